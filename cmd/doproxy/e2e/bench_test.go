@@ -1,0 +1,411 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/doproxy/doproxy/cmd/doproxy/internal/config"
+	"github.com/doproxy/doproxy/haproxy"
+	"github.com/doproxy/doproxy/inventory"
+	"github.com/doproxy/doproxy/inventory/etcd"
+	"github.com/doproxy/doproxy/inventory/inventorytest"
+)
+
+// changes is how many each row measures.
+const changes = 100
+
+// BenchmarkPropagation measures from the moment at which the store write that
+// makes a droplet Serving is sent to the first answer from that droplet through
+// a node's HAProxy. The droplet is alone in a pool of its own, so that round
+// robin's turns do not count; all others are in a second pool. Beside it: the
+// floor, a bare weight on the runtime socket, and what every tool pays that
+// reloads: check and reload, nothing else.
+func BenchmarkPropagation(b *testing.B) {
+	fmt.Printf("%-10s %-34s %8s %8s %8s\n", "servers", "from write to first answer (ms)", "median", "p99", "max")
+	for _, servers := range []int{10, 1000} {
+		bench := newTierOnEtcd(b, servers, 3)
+		rows := []struct {
+			name string
+			do   func() []time.Duration
+		}{
+			{"floor: runtime socket", func() []time.Duration { return bench.floor(changes) }},
+			{"doproxy, one node", func() []time.Duration { return bench.propagate(bench.nodes[:1], changes) }},
+			{"doproxy, last of three", func() []time.Duration { return bench.propagate(bench.nodes, changes) }},
+			{"haproxy -c and reload", func() []time.Duration { return bench.reloads(changes / 5) }},
+		}
+		for _, row := range rows {
+			took := row.do()
+			slices.Sort(took)
+			fmt.Printf("%-10d %-34s %8.1f %8.1f %8.1f\n", servers, row.name, ms(took[len(took)/2]), ms(took[len(took)*99/100]), ms(took[len(took)-1]))
+		}
+	}
+}
+
+// BenchmarkAgent measures what an agent uses: CPU a change, with the programs
+// that it runs, and CPU and memory at rest.
+func BenchmarkAgent(b *testing.B) {
+	fmt.Printf("%-10s %22s %16s %14s\n", "servers", "CPU a change (ms)", "at rest (% core)", "memory (MB)")
+	for _, servers := range []int{10, 1000} {
+		bench := newTierOnEtcd(b, servers, 1)
+		pid := bench.nodes[0].cmd.Process.Pid
+		before := cpu(b, pid)
+		bench.propagate(bench.nodes, changes)
+		perChange := (cpu(b, pid) - before) / changes
+
+		const rest = 30 * time.Second
+		before = cpu(b, pid)
+		time.Sleep(rest)
+		idle := cpu(b, pid) - before
+		fmt.Printf("%-10d %22.2f %16.2f %14.0f\n", servers, ms(perChange), 100*idle.Seconds()/rest.Seconds(), rssMB(b, pid))
+	}
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// tierOnEtcd is agents on real etcd without a token, so that nobody leads and
+// the benchmark alone writes the records.
+type tierOnEtcd struct {
+	b     *testing.B
+	store *etcd.Store
+	keys  inventory.Keys
+	probe *inventory.Droplet
+	nodes []*benchNode
+}
+
+type benchNode struct {
+	name, url, dir string
+	cmd            *exec.Cmd
+	client         *http.Client
+}
+
+const probeHost = "probe.test"
+
+func newTierOnEtcd(b *testing.B, servers, nodes int) *tierOnEtcd {
+	b.Helper()
+	members := inventorytest.StartEtcd(b, 3)
+	store, err := etcd.Dial(etcd.Config{Endpoints: members.Endpoints})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { store.Close() })
+	t := &tierOnEtcd{b: b, store: store, keys: inventory.KeysOf("bench")}
+	ctx := context.Background()
+	if _, err := inventory.EnsureMeta(ctx, store, t.keys); err != nil {
+		b.Fatal(err)
+	}
+	port := t.backends(servers)
+	for _, p := range []*inventory.Pool{
+		{PoolSpec: inventory.PoolSpec{Name: "bulk", HostnamePrefix: "bulk", Max: 2000}},
+		{PoolSpec: inventory.PoolSpec{Name: "probe", HostnamePrefix: "probe", Max: 1, Backend: inventory.Backend{Hosts: []string{probeHost}}}},
+	} {
+		p.Backend.Port = port
+		p.Backend.CheckInterval = inventory.Duration(10 * time.Second)
+		t.put(inventory.PutPool(t.keys, p))
+	}
+	for i := range servers - 1 {
+		t.put(inventory.PutDroplet(t.keys, benchDroplet("bulk", i, inventory.Serving)))
+	}
+	t.probe = benchDroplet("probe", servers-1, inventory.Booting)
+	t.put(inventory.PutDroplet(t.keys, t.probe))
+	for i := range nodes {
+		t.nodes = append(t.nodes, t.node(i, members.Endpoints))
+	}
+	for _, n := range t.nodes {
+		eventually(b, n.name+" is ready and has checked all servers", func() error {
+			return t.settled(n, servers-1)
+		})
+	}
+	return t
+}
+
+func (t *tierOnEtcd) put(g inventory.Guard, op inventory.Op) inventory.Revision {
+	t.b.Helper()
+	rev, err := t.store.Commit(context.Background(), inventory.Txn{Guards: []inventory.Guard{g}, Ops: []inventory.Op{op}})
+	if err != nil {
+		t.b.Fatal(err)
+	}
+	return rev
+}
+
+// benchAddress gives each server an address of its own, as droplets have.
+func benchAddress(i int) netip.Addr {
+	return netip.AddrFrom4([4]byte{127, 60, byte(i / 250), byte(i%250 + 1)})
+}
+
+func benchDroplet(pool string, i int, phase inventory.Phase) *inventory.Droplet {
+	return &inventory.Droplet{
+		Name: fmt.Sprintf("%s-%d", pool, i), Pool: pool, Phase: phase, Since: time.Now().UTC(), Created: time.Now().UTC(),
+		ID: int64(400000000 + i), Status: "active", PrivateIPv4: benchAddress(i),
+		Region: "nyc3", Size: "s-1vcpu-1gb", Image: "debian-12-x64", TemplateHash: "0123456789ab",
+	}
+}
+
+// backends serves all addresses from one listener on every address of a port.
+func (t *tierOnEtcd) backends(int) uint16 {
+	listener, err := net.Listen("tcp4", "0.0.0.0:0")
+	if err != nil {
+		t.b.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = srv.Serve(listener) })
+	t.b.Cleanup(func() { srv.Close(); wg.Wait() })
+	return uint16(listener.Addr().(*net.TCPAddr).Port)
+}
+
+func (t *tierOnEtcd) node(i int, endpoints []string) *benchNode {
+	t.b.Helper()
+	dir, err := os.MkdirTemp("", "dpb")
+	if err != nil {
+		t.b.Fatal(err)
+	}
+	name := "lb-" + strconv.Itoa(i+1)
+	serve := freeAddress(t.b)
+	at := func(file string) string { return filepath.Join(dir, file) }
+	file := config.File{
+		Cluster: "bench", Node: name, StateDir: dir,
+		Etcd: config.EtcdFile{Endpoints: endpoints},
+		API:  config.APIFile{Socket: at("api.sock"), Listen: []string{}, HTTP: freeAddress(t.b)},
+		HAProxy: config.HAProxyFile{
+			Mode: "managed", ConfigFile: at("haproxy.cfg"), AdminSocket: at("admin.sock"),
+			MasterSocket: at("master.sock"), PIDFile: at("haproxy.pid"),
+			Bind: []string{serve}, BindTLS: []string{}, Stats: freeAddress(t.b),
+		},
+	}
+	data, err := file.YAML()
+	if err != nil {
+		t.b.Fatal(err)
+	}
+	if err := os.WriteFile(at("doproxy.yml"), data, 0o600); err != nil {
+		t.b.Fatal(err)
+	}
+	log, err := os.Create(at("log"))
+	if err != nil {
+		t.b.Fatal(err)
+	}
+	n := &benchNode{name: name, url: "http://" + serve, dir: dir}
+	n.cmd = exec.Command(program(t.b, "doproxy"), "agent", "--config", at("doproxy.yml"))
+	n.cmd.Stdout, n.cmd.Stderr = log, log
+	transport := &http.Transport{}
+	n.client = &http.Client{Transport: transport, Timeout: 30 * time.Second}
+	if err := n.cmd.Start(); err != nil {
+		t.b.Fatal(err)
+	}
+	t.b.Cleanup(func() {
+		if t.b.Failed() {
+			text, _ := os.ReadFile(at("log"))
+			t.b.Logf("%s:\n%s", name, text)
+		}
+		_ = n.cmd.Process.Signal(os.Interrupt)
+		_ = n.cmd.Wait()
+		transport.CloseIdleConnections()
+		if pid, err := os.ReadFile(at("haproxy.pid")); err == nil {
+			if p, err := strconv.Atoi(strings.TrimSpace(string(pid))); err == nil {
+				if process, err := os.FindProcess(p); err == nil {
+					_ = process.Signal(os.Interrupt)
+				}
+			}
+		}
+		log.Close()
+		os.RemoveAll(dir)
+	})
+	return n
+}
+
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// settled says whether a node's HAProxy has all servers checked and serving,
+// and refuses requests for the probe.
+func (t *tierOnEtcd) settled(n *benchNode, serving int) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	runtime := haproxy.NewRuntime(filepath.Join(n.dir, "admin.sock"))
+	defer runtime.Close()
+	sample, err := runtime.Stat(ctx)
+	if err != nil {
+		return err
+	}
+	ready := 0
+	for _, s := range sample.Servers {
+		if s.Checked && s.Up && (s.Weight > 0 || s.Backend == "probe") {
+			ready++
+		}
+	}
+	if ready != serving+1 {
+		return fmt.Errorf("%d of %d servers are ready", ready, serving+1)
+	}
+	if code, err := n.ask(); err != nil || code != http.StatusServiceUnavailable {
+		return fmt.Errorf("the probe answers %d %w", code, err)
+	}
+	return nil
+}
+
+func (n *benchNode) ask() (int, error) {
+	request, err := http.NewRequest("GET", n.url, nil)
+	if err != nil {
+		return 0, err
+	}
+	request.Host = probeHost
+	response, err := n.client.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	_, err = io.Copy(io.Discard, response.Body)
+	response.Body.Close()
+	return response.StatusCode, err
+}
+
+// until asks until the node answers with this code, and returns when it did.
+func (t *tierOnEtcd) until(n *benchNode, code int) time.Time {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Microsecond) {
+		if got, err := n.ask(); err == nil && got == code {
+			return time.Now()
+		}
+	}
+	t.b.Errorf("%s never answers %d", n.name, code)
+	return time.Now()
+}
+
+// propagate makes the probe Serving and Booting in turn and measures, each
+// time, until the last of the nodes answers from it.
+func (t *tierOnEtcd) propagate(nodes []*benchNode, times int) []time.Duration {
+	var took []time.Duration
+	for range times {
+		sent := t.setPhase(inventory.Serving)
+		took = append(took, t.all(nodes, http.StatusOK).Sub(sent))
+		t.setPhase(inventory.Booting)
+		t.all(t.nodes, http.StatusServiceUnavailable)
+		time.Sleep(20 * time.Millisecond)
+	}
+	return took
+}
+
+// all waits for all nodes and returns when the last one answered so.
+func (t *tierOnEtcd) all(nodes []*benchNode, code int) time.Time {
+	at := make([]time.Time, len(nodes))
+	var wg sync.WaitGroup
+	for i, n := range nodes {
+		wg.Go(func() { at[i] = t.until(n, code) })
+	}
+	wg.Wait()
+	return slices.MaxFunc(at, time.Time.Compare)
+}
+
+func (t *tierOnEtcd) setPhase(phase inventory.Phase) (sent time.Time) {
+	kv, err := inventory.Get(context.Background(), t.store, t.keys.Droplet("probe", t.probe.Name))
+	if err != nil {
+		t.b.Fatal(err)
+	}
+	d, err := inventory.DecodeDroplet(t.keys, kv)
+	if err != nil {
+		t.b.Fatal(err)
+	}
+	d.Phase = phase
+	sent = time.Now()
+	t.put(inventory.PutDroplet(t.keys, d))
+	return sent
+}
+
+// floor does the same by a bare command on the runtime socket.
+func (t *tierOnEtcd) floor(times int) []time.Duration {
+	n := t.nodes[0]
+	runtime := haproxy.NewRuntime(filepath.Join(n.dir, "admin.sock"))
+	defer runtime.Close()
+	server := haproxy.ServerName(t.probe.ID)
+	var took []time.Duration
+	for range times {
+		sent := time.Now()
+		for i, weight := range []uint16{haproxy.ServingWeight, 0} {
+			if err := runtime.SetWeight(context.Background(), "probe", server, weight); err != nil {
+				t.b.Fatal(err)
+			}
+			at := t.until(n, []int{http.StatusOK, http.StatusServiceUnavailable}[i])
+			if i == 0 {
+				took = append(took, at.Sub(sent))
+			}
+		}
+	}
+	return took
+}
+
+// reloads checks the file and reloads HAProxy, and measures until the new
+// worker has taken over.
+func (t *tierOnEtcd) reloads(times int) []time.Duration {
+	n := t.nodes[0]
+	process := haproxy.NewExternal(filepath.Join(n.dir, "master.sock"))
+	defer process.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	defer cancel()
+	var took []time.Duration
+	for range times {
+		sent := time.Now()
+		if err := haproxy.CheckFile(ctx, haproxy.FindBinary(), filepath.Join(n.dir, "haproxy.cfg")); err != nil {
+			t.b.Fatal(err)
+		}
+		if err := process.Reload(ctx); err != nil {
+			t.b.Fatal(err)
+		}
+		took = append(took, time.Since(sent))
+	}
+	return took
+}
+
+// cpu is what a process and its ended children have used.
+func cpu(t testing.TB, pid int) time.Duration {
+	t.Helper()
+	var total time.Duration
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	for _, task := range tasks {
+		data, err := os.ReadFile(task)
+		if err != nil {
+			continue
+		}
+		var ns int64
+		fmt.Sscan(string(data), &ns)
+		total += time.Duration(ns)
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	fields := strings.Fields(rest)
+	for _, children := range fields[13:15] { // cutime and cstime, in ticks of 10 ms
+		ticks, _ := strconv.Atoi(children)
+		total += time.Duration(ticks) * 10 * time.Millisecond
+	}
+	return total
+}
+
+func rssMB(t testing.TB, pid int) float64 {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(data), "VmRSS:")
+	var kb float64
+	fmt.Sscan(rest, &kb)
+	return kb / 1024
+}

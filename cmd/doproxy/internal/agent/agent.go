@@ -1,0 +1,194 @@
+// Package agent puts a node together: the inventory's mirror, HAProxy, the
+// node's report, the election and what its winner does, and the API.
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/doproxy/doproxy/cmd/doproxy/internal/config"
+	"github.com/doproxy/doproxy/election"
+	"github.com/doproxy/doproxy/inventory"
+	"github.com/doproxy/doproxy/inventory/etcd"
+	"github.com/doproxy/doproxy/server"
+)
+
+// Run is one agent's life: until ctx ends, or until a part fails that the agent
+// cannot be without. HAProxy runs on after it.
+func Run(ctx context.Context, cfg *config.Config, version string, logger *slog.Logger) error {
+	logger = logger.With("node", cfg.Node)
+	for _, warning := range cfg.Warnings {
+		logger.Warn(warning)
+	}
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return err
+	}
+	store, err := dial(cfg.Etcd)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+
+	a := &agent{
+		cfg: cfg, version: version, logger: logger,
+		store:   store,
+		keys:    inventory.KeysOf(cfg.Cluster),
+		metrics: newMetrics(),
+	}
+	a.mirror = inventory.NewMirror(store, a.keys, logger)
+	a.journal = inventory.NewJournal(store, store, a.keys, logger)
+	if err := a.preset(); err != nil {
+		return err
+	}
+	if a.balancer, err = newBalancer(a); err != nil {
+		return err
+	}
+	elector, err := election.New(election.Options{
+		Store: store, Leaser: store, Keys: a.keys, ID: cfg.Node, TTL: cfg.LeaseTTL,
+		Logger: logger, OnChange: a.metrics.leading,
+	})
+	if err != nil {
+		return err
+	}
+	api, err := server.New(server.Options{
+		Cluster: cfg.Cluster, Node: cfg.Node, Store: store, Leaser: store, Keys: a.keys,
+		Mirror: a.mirror, Journal: a.journal, Local: a.balancer, Logger: logger,
+	})
+	if err != nil {
+		return err
+	}
+	listeners, err := a.listen(ctx)
+	if err != nil {
+		return err
+	}
+	a.metrics.watch(a)
+
+	return runParts(ctx, logger, []part{
+		{"mirror", a.mirror.Run},
+		{"haproxy", a.balancer.sync.Run},
+		{"balancer", a.balancer.run},
+		{"journal", a.journal.Run},
+		{"bootstrap", a.bootstrap},
+		{"report", a.report},
+		{"http", a.serveHTTP},
+		{"election", func(ctx context.Context) error {
+			if cfg.Token == "" {
+				logger.Warn("no DigitalOcean token: this node balances but never leads")
+				<-ctx.Done()
+				return nil
+			}
+			return elector.Run(ctx, a.lead)
+		}},
+		{"api", func(ctx context.Context) error { return api.Serve(ctx, listeners...) }},
+	})
+}
+
+type agent struct {
+	cfg     *config.Config
+	version string
+	logger  *slog.Logger
+
+	store    *etcd.Store
+	keys     inventory.Keys
+	mirror   *inventory.Mirror
+	journal  *inventory.Journal
+	balancer *balancer
+	metrics  *metrics
+}
+
+// savedPath is the node's last inventory on disk.
+func (a *agent) savedPath() string { return filepath.Join(a.cfg.StateDir, "inventory.json") }
+
+// preset gives the mirror the inventory of the last run, so that this node
+// serves before, and without, the store.
+func (a *agent) preset() error {
+	saved, err := inventory.LoadState(a.savedPath())
+	switch {
+	case err == nil:
+		a.mirror.Preset(saved)
+	case errors.Is(err, fs.ErrNotExist):
+	default:
+		return fmt.Errorf("%w: move the file away to start from the store alone", err)
+	}
+	return nil
+}
+
+// bootstrap writes what only the first agent of a cluster writes: its meta
+// record, and the pools that the configuration defines. A node that knew the
+// cluster before does not: it would give a wiped store a new identity.
+func (a *agent) bootstrap(ctx context.Context) error {
+	backoff := inventory.Backoff{Min: minRetry, Max: maxRetry}
+	for {
+		err := a.tryBootstrap(ctx)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		a.logger.Warn("cannot prepare the cluster's records yet", "error", err)
+		if backoff.Wait(ctx) != nil {
+			return nil
+		}
+	}
+}
+
+func (a *agent) tryBootstrap(ctx context.Context) error {
+	if a.mirror.State().Meta == nil {
+		if _, err := inventory.EnsureMeta(ctx, a.store, a.keys); err != nil {
+			return err
+		}
+	}
+	for _, p := range a.cfg.Pools {
+		if err := a.ensurePool(ctx, p); err != nil {
+			return fmt.Errorf("pool %s of %s: %w", p.Name, a.cfg.File, err)
+		}
+	}
+	return nil
+}
+
+// ensurePool creates a pool that never was: not one that exists, nor one whose
+// deletion left its ordinal behind.
+func (a *agent) ensurePool(ctx context.Context, p config.Pool) error {
+	pool := &inventory.Pool{PoolSpec: p.PoolSpec, Desired: p.Desired, Created: now()}
+	var txn inventory.Txn
+	txn.Add(inventory.PutPool(a.keys, pool))
+	txn.Guards = append(txn.Guards, inventory.Guard{Key: a.keys.Ordinal(p.HostnamePrefix)})
+	_, err := a.store.Commit(ctx, txn)
+	if errors.Is(err, inventory.ErrConflict) {
+		return nil
+	}
+	if err == nil {
+		a.journal.Record(inventory.Event{Type: "pool.created", Pool: p.Name, Message: "pool " + p.Name + " created from " + a.cfg.File})
+	}
+	return err
+}
+
+func dial(c config.Etcd) (*etcd.Store, error) {
+	var security *tls.Config
+	if c.CAFile != "" || c.CertFile != "" {
+		security = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("etcd.ca_file: %w", err)
+		}
+		security.RootCAs = x509.NewCertPool()
+		if !security.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("etcd.ca_file: %s holds no PEM certificate", c.CAFile)
+		}
+	}
+	if c.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("etcd.cert_file and key_file: %w", err)
+		}
+		security.Certificates = []tls.Certificate{pair}
+	}
+	return etcd.Dial(etcd.Config{Endpoints: c.Endpoints, TLS: security, Username: c.Username, Password: string(c.Password)})
+}

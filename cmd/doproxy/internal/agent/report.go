@@ -1,0 +1,134 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"net/url"
+	"time"
+
+	"github.com/doproxy/doproxy/haproxy"
+	"github.com/doproxy/doproxy/inventory"
+)
+
+const (
+	minRetry = 100 * time.Millisecond
+	maxRetry = 5 * time.Second
+
+	// reportEvery is the least time between two reports. The first one after a
+	// quiet time goes out at once.
+	reportEvery = 50 * time.Millisecond
+)
+
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+
+// report keeps this node's record in the store, on a lease. The lease is left
+// to expire when the agent ends: its HAProxy runs on, and a restart that takes
+// less than the lease should look like none.
+func (a *agent) report(ctx context.Context) error {
+	backoff := inventory.Backoff{Min: minRetry, Max: maxRetry}
+	started := now()
+	for ctx.Err() == nil {
+		err := a.reportOnLease(ctx, started, backoff.Reset)
+		if ctx.Err() == nil {
+			a.logger.Warn("cannot report to the store", "error", err)
+			_ = backoff.Wait(ctx)
+		}
+	}
+	return nil
+}
+
+func (a *agent) reportOnLease(ctx context.Context, started time.Time, succeeded func()) error {
+	lease, err := inventory.KeepLease(ctx, a.store, a.cfg.NodeTTL)
+	if err != nil {
+		return err
+	}
+	ctx = lease.Context()
+	wake, cancel := a.mirror.Subscribe()
+	defer cancel()
+	var last []byte
+	for {
+		node := a.node(started)
+		op := inventory.PutNode(a.keys, node, lease.ID)
+		if !bytes.Equal(op.Value, last) {
+			if _, err := a.store.Commit(ctx, inventory.Txn{Ops: []inventory.Op{op}}); err != nil {
+				return err
+			}
+			succeeded()
+			last = op.Value
+			if err := pause(ctx, reportEvery); err != nil {
+				return context.Cause(ctx)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-a.balancer.news:
+		case <-wake:
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// node is what this node has to report now.
+func (a *agent) node(started time.Time) *inventory.Node {
+	status, sample := a.balancer.sync.Status(), a.balancer.sync.Sample()
+	n := &inventory.Node{
+		Name: a.cfg.Node, Version: a.version, Started: started,
+		PublicIPv4: a.cfg.Advertise.PublicIPv4, PublicIPv6: a.cfg.Advertise.PublicIPv6, PrivateIPv4: a.cfg.Advertise.PrivateIPv4,
+		Applied:        inventory.Revision(status.Applied),
+		HAProxy:        string(status.State),
+		HAProxyVersion: status.Version, HAProxyPID: status.PID, HAProxySince: status.Since.UTC().Truncate(time.Millisecond),
+		Reloads:  int64(status.Reloads),
+		Reloaded: a.balancer.reloaded(),
+		Error:    status.Error,
+		Seen:     inventory.Revision(sample.Revision),
+		Servers:  unusual(a.mirror.State().Droplets, sample),
+	}
+	for _, bind := range a.cfg.HAProxy.Binds {
+		scheme := "http"
+		if bind.Certificate != "" {
+			scheme = "https"
+		}
+		n.HTTP = append(n.HTTP, (&url.URL{Scheme: scheme, Host: bind.Address}).String())
+	}
+	return n
+}
+
+// unusual has the droplets that are booting or draining, and those serving that
+// are not up. See Node.Servers.
+func unusual(droplets map[string]*inventory.Droplet, sample haproxy.Sample) map[string]inventory.ServerState {
+	var out map[string]inventory.ServerState
+	key := make([]byte, 0, 80)
+	for _, d := range droplets {
+		if d.ID == 0 || d.Phase == inventory.Requested || d.Phase == inventory.Deleting {
+			continue
+		}
+		key = append(append(append(key[:0], d.Pool...), '/'), haproxy.ServerName(d.ID)...)
+		h, seen := sample.Servers[string(key)]
+		state := inventory.ServerState{Health: inventory.Unchecked, Sessions: h.Sessions + h.Queue, Check: h.Check}
+		switch {
+		case !seen:
+			state.Check = ""
+		case h.Up && h.Checked:
+			state.Health = inventory.Up
+		case h.Checked:
+			state.Health = inventory.Down
+		}
+		if d.Phase == inventory.Serving && state.Health == inventory.Up {
+			continue
+		}
+		if out == nil {
+			out = map[string]inventory.ServerState{}
+		}
+		out[d.Name] = state
+	}
+	return out
+}

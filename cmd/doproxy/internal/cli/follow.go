@@ -1,0 +1,112 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	doproxyv1 "github.com/doproxy/doproxy/proto/doproxy/v1"
+)
+
+// firstAnswer is how long a server may take to put a request on record.
+const firstAnswer = 15 * time.Second
+
+// newRequestID is a random one, for requests that must count once.
+func newRequestID() string { return rand.Text() }
+
+// receiver gives the next message of a stream of progress.
+type receiver func() (*doproxyv1.Progress, error)
+
+// progressOf turns a stream of answers into a receiver.
+func progressOf[Res any, M interface {
+	*Res
+	GetProgress() *doproxyv1.Progress
+}](stream grpc.ServerStreamingClient[Res], err error) (receiver, error) {
+	if err != nil {
+		return nil, err
+	}
+	return func() (*doproxyv1.Progress, error) {
+		res, err := stream.Recv()
+		if err != nil {
+			return nil, err
+		}
+		return M(res).GetProgress(), nil
+	}, nil
+}
+
+// follow opens a stream of progress and shows it until the work is done or,
+// with noWait, on record. A stream that is lost is opened again with the same
+// request, whose id makes it count once. It returns the last progress seen even
+// with an error: nil then means that nothing is known to be on record.
+func (s *session) follow(d *display, noWait bool, open func(context.Context, grpc.ClientConnInterface) (receiver, error)) (*doproxyv1.Progress, error) {
+	var last *doproxyv1.Progress
+	e := effort{repeat: true, persist: true, note: d.lost}
+	err := s.try(e, func(ctx context.Context, cc grpc.ClientConnInterface, contact func()) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		var silent atomic.Bool
+		guard := time.AfterFunc(firstAnswer, func() { silent.Store(true); cancel() })
+		defer guard.Stop()
+		next, err := open(ctx, cc)
+		if err != nil {
+			return err
+		}
+		for {
+			p, err := next()
+			switch {
+			case silent.Load():
+				return status.Errorf(codes.DeadlineExceeded, "no answer within %v", firstAnswer)
+			case errors.Is(err, io.EOF):
+				return errEnded
+			case err != nil:
+				return err
+			}
+			guard.Stop()
+			contact()
+			last = p
+			d.progress(p)
+			if noWait || p.GetDone() {
+				return nil
+			}
+		}
+	})
+	return last, err
+}
+
+// followFailure makes the end of a follow that was not done into an error that
+// tells what becomes of the work.
+func (s *session) followFailure(op string, last *doproxyv1.Progress, requestID string, err error) error {
+	failure := s.fail(op, err)
+	var f *Failure
+	if !errors.As(failure, &f) {
+		return failure
+	}
+	stopped := f.exit() == ExitInterrupted || f.exit() == ExitTimeout
+	switch {
+	case last != nil && stopped:
+		f.Err = &wrapped{"stopped following, the work goes on: ", f.Err}
+	case last != nil && passing(err):
+		f.Err = &wrapped{"lost sight of the work, which goes on: ", f.Err}
+	case last == nil && (stopped || passing(err)) && !isUnreachable(err):
+		f.Err = &wrapped{"not known whether it is on record: ", f.Err}
+		f.Mend = append(f.Mend, "it counts once with --request-id "+requestID)
+		return f
+	default:
+		return f
+	}
+	f.Mend = append(f.Mend, "see it with `doproxy status` or `doproxy watch`",
+		"or the same command with --request-id "+requestID)
+	return f
+}
+
+func isUnreachable(err error) bool {
+	var u *unreachable
+	return errors.As(err, &u)
+}

@@ -1,0 +1,324 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/doproxy/doproxy/cloud"
+	"github.com/doproxy/doproxy/election"
+	"github.com/doproxy/doproxy/inventory"
+)
+
+// Mirror is the leader's view of the inventory. *inventory.Mirror is one.
+type Mirror interface {
+	State() *inventory.State
+	// Subscribe: wake receives when the state has changed since it was last read.
+	Subscribe() (wake <-chan struct{}, cancel func())
+	// WaitRevision returns the first state as of rev or later.
+	WaitRevision(ctx context.Context, rev inventory.Revision) (*inventory.State, error)
+}
+
+// Committer runs transactions that fail once the term is over.
+type Committer interface {
+	Commit(ctx context.Context, txn inventory.Txn) (inventory.Revision, error)
+}
+
+// Journal keeps events; Record does not block. *inventory.Journal is one.
+type Journal interface {
+	Record(e inventory.Event)
+}
+
+var (
+	_ Mirror    = (*inventory.Mirror)(nil)
+	_ Journal   = (*inventory.Journal)(nil)
+	_ Committer = election.Term{}
+)
+
+// Options are what a Loop needs. Journal and Log may be left out.
+type Options struct {
+	Keys     inventory.Keys
+	UID      string // of the cluster, as the agent knows it
+	Mirror   Mirror
+	Cloud    cloud.Droplets
+	Settings Settings
+	Journal  Journal
+	Log      *slog.Logger
+	// Gap is the least time between two passes; the first change after a quiet
+	// time is acted on at once. Default 25 ms.
+	Gap time.Duration
+	// CommitTimeout bounds one transaction. Default 5 s.
+	CommitTimeout time.Duration
+	// Grace is how long creates that are under way at a planned end of the term
+	// may still take, so that what they bring is on record. Default 3 s.
+	Grace time.Duration
+}
+
+// Validate names what is missing or cannot be.
+func (o Options) Validate() error {
+	switch {
+	case o.Keys == inventory.Keys{}:
+		return errors.New("fleet: no keys")
+	case o.UID == "":
+		return errors.New("fleet: no cluster uid")
+	case o.Mirror == nil:
+		return errors.New("fleet: no mirror")
+	case o.Cloud == nil:
+		return errors.New("fleet: no cloud")
+	case o.Gap < 0 || o.CommitTimeout < 0 || o.Grace < 0:
+		return errors.New("fleet: gap, commit timeout and grace must not be negative")
+	}
+	return o.Settings.Validate()
+}
+
+// Loop carries out what Plan decides.
+type Loop struct{ o Options }
+
+// New checks the options.
+func New(o Options) (*Loop, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	o.Settings = o.Settings.withDefaults()
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Gap == 0 {
+		o.Gap = 25 * time.Millisecond
+	}
+	if o.CommitTimeout == 0 {
+		o.CommitTimeout = 5 * time.Second
+	}
+	if o.Grace == 0 {
+		o.Grace = 3 * time.Second
+	}
+	return &Loop{o: o}, nil
+}
+
+// Run leads until ctx, which is the term's, ends; it then returns ctx's cause
+// once every call that it started is over. began is the revision at which the
+// term began: nothing is decided on a state from before.
+func (l *Loop) Run(ctx context.Context, term Committer, began inventory.Revision) error {
+	calls, stop := context.WithCancel(context.WithoutCancel(ctx))
+	r := &run{
+		Options: l.o,
+		term:    term,
+		facts:   NewFacts(time.Now()),
+		results: make(chan func(now time.Time)),
+		over:    make(chan struct{}),
+		creates: calls,
+		noted:   map[string]bool{},
+		reached: began,
+	}
+	defer r.calls.Wait()
+	defer close(r.over)
+	defer stop()
+	defer context.AfterFunc(ctx, func() {
+		if !planned(ctx) {
+			stop() // another may lead by now
+		}
+	})()
+
+	wake, unsubscribe := l.o.Mirror.Subscribe()
+	defer unsubscribe()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		started := time.Now()
+		next := r.pass(ctx)
+		earliest := started.Add(l.o.Gap)
+		if r.notBefore.After(earliest) {
+			earliest = r.notBefore
+		}
+		r.rest(ctx, wake, timer, earliest, next)
+	}
+	if planned(ctx) {
+		r.farewell(ctx)
+	}
+	return context.Cause(ctx)
+}
+
+// planned says that a term's context ended because this process wanted it so.
+func planned(ctx context.Context) bool {
+	cause := context.Cause(ctx)
+	return !errors.Is(cause, election.ErrDeposed) && !errors.Is(cause, inventory.ErrLeaseLost)
+}
+
+// farewell waits a little for creates under way, and puts on record what they
+// brought. It starts no call.
+func (r *run) farewell(ctx context.Context) {
+	if len(r.facts.creating)+len(r.facts.outcomes) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.Grace)
+	defer cancel()
+	for len(r.facts.creating) > 0 {
+		select {
+		case result := <-r.results:
+			result(time.Now())
+		case <-ctx.Done():
+			return
+		}
+	}
+	state, err := r.Mirror.WaitRevision(ctx, r.reached)
+	if err != nil {
+		return
+	}
+	r.facts.Prune(state)
+	d := Plan(Input{Now: time.Now(), Settings: r.Settings, UID: r.UID, State: state, Facts: r.facts})
+	for _, g := range d.Groups {
+		if len(g.Creates) > 0 {
+			continue
+		}
+		if _, err := r.commit(ctx, g); err != nil {
+			r.Log.Warn("writing to the inventory at the end of the term", "error", err)
+			return
+		}
+		r.record(g.Events)
+	}
+}
+
+// run is one term.
+type run struct {
+	Options
+	term    Committer
+	facts   *Facts
+	calls   sync.WaitGroup
+	results chan func(now time.Time) // what calls brought, to be noted in facts
+	over    chan struct{}            // closed when nobody takes results any more
+	creates context.Context          // of create calls: it may outlive the term by Grace
+	noted   map[string]bool          // notes that stand
+	reached inventory.Revision       // of the last own write: the state must have it
+
+	notBefore time.Time // after a commit that failed
+	failures  int       // commits in a row
+}
+
+// rest waits until something happened or next has come, and in any case until
+// earliest. Results of calls are taken in meanwhile.
+func (r *run) rest(ctx context.Context, wake <-chan struct{}, timer *time.Timer, earliest, next time.Time) {
+	due := false
+	for {
+		now := time.Now()
+		if due && !now.Before(earliest) {
+			return
+		}
+		var alarm <-chan time.Time
+		switch {
+		case due:
+			timer.Reset(earliest.Sub(now))
+			alarm = timer.C
+		case !next.IsZero():
+			timer.Reset(next.Sub(now))
+			alarm = timer.C
+		}
+		heard := wake
+		if due {
+			heard = nil // it is heard already
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-heard:
+			due = true
+		case result := <-r.results:
+			result(time.Now())
+			due = true
+		case <-alarm:
+			due = true
+		}
+	}
+}
+
+// pass looks, decides and acts once. It returns when to look again at the latest.
+func (r *run) pass(ctx context.Context) (next time.Time) {
+	state, err := r.Mirror.WaitRevision(ctx, r.reached)
+	if err != nil {
+		if ctx.Err() == nil {
+			r.Log.Warn("waiting for the inventory to catch up", "revision", int64(r.reached), "error", err)
+			r.retry()
+		}
+		return r.notBefore
+	}
+	r.facts.Prune(state)
+	now := time.Now()
+	d := Plan(Input{Now: now, Settings: r.Settings, UID: r.UID, State: state, Facts: r.facts})
+	r.note(d.Notes)
+	r.start(ctx, now, d)
+	for _, g := range d.Groups {
+		rev, err := r.commit(ctx, g)
+		switch {
+		case err == nil:
+			r.failures, r.notBefore = 0, time.Time{}
+			r.reached = max(r.reached, rev)
+			r.record(g.Events)
+			for _, c := range g.Creates {
+				r.create(c)
+			}
+			d.Next = now // there is more to see
+		case ctx.Err() != nil:
+			return time.Time{}
+		case errors.Is(err, inventory.ErrConflict):
+			r.Log.Debug("inventory changed meanwhile", "error", err)
+			r.retry()
+			d.Next = r.notBefore
+		default:
+			// Whether it was written is unknown: the guards of the next try tell.
+			r.Log.Warn("writing to the inventory", "error", err)
+			r.retry()
+			return r.notBefore
+		}
+	}
+	return d.Next
+}
+
+// retry holds the next pass back, for longer with each failure in a row.
+func (r *run) retry() {
+	r.failures++
+	delay := min(50*time.Millisecond<<min(r.failures-1, 10), 5*time.Second)
+	r.notBefore = time.Now().Add(delay)
+}
+
+// commit writes a group in one transaction.
+func (r *run) commit(ctx context.Context, g Group) (inventory.Revision, error) {
+	var txn inventory.Txn
+	for _, w := range g.Writes {
+		switch {
+		case w.Pool != nil:
+			txn.Add(inventory.PutPool(r.Keys, w.Pool))
+		case w.Delete:
+			txn.Add(inventory.DeleteDroplet(r.Keys, w.Droplet))
+		default:
+			txn.Add(inventory.PutDroplet(r.Keys, w.Droplet))
+		}
+	}
+	if len(txn.Ops) == 0 {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.CommitTimeout)
+	defer cancel()
+	return r.term.Commit(ctx, txn)
+}
+
+// note records conditions when they first appear.
+func (r *run) note(notes []Note) {
+	stand := make(map[string]bool, len(notes))
+	for _, n := range notes {
+		stand[n.Key] = true
+		if !r.noted[n.Key] {
+			r.record([]inventory.Event{n.Event})
+		}
+	}
+	r.noted = stand
+}
+
+func (r *run) record(events []inventory.Event) {
+	for _, e := range events {
+		r.Log.Info("event", "type", e.Type, "pool", e.Pool, "droplet", e.Droplet, "message", e.Message)
+		if r.Journal != nil {
+			r.Journal.Record(e)
+		}
+	}
+}

@@ -1,0 +1,49 @@
+package inventory
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// EnsureMeta reads the cluster's own record, or writes it where there is none.
+// It refuses records of a schema newer than this program's. Whoever knows the
+// cluster from before must compare the UID: a store that was wiped gets a new
+// one here.
+func EnsureMeta(ctx context.Context, store Store, keys Keys) (Meta, error) {
+	for {
+		kv, err := Get(ctx, store, keys.Meta())
+		if err != nil {
+			return Meta{}, err
+		}
+		if kv.Mod != 0 {
+			m, err := DecodeMeta(kv)
+			if err != nil {
+				return Meta{}, err
+			}
+			if m.Schema > Schema {
+				return Meta{}, fmt.Errorf("%s: the inventory has schema %d and this doproxy knows %d: install a newer doproxy on this node",
+					kv.Key, m.Schema, Schema)
+			}
+			return *m, nil
+		}
+		m := Meta{UID: newUID(), Schema: Schema, Created: time.Now().UTC().Truncate(time.Second)}
+		var txn Txn
+		txn.Add(put(keys.Meta(), 0, m))
+		if _, err := store.Commit(ctx, txn); err == nil {
+			return m, nil
+		} else if !errors.Is(err, ErrConflict) {
+			return Meta{}, err
+		}
+	}
+}
+
+// newUID is short, since it is part of every droplet's tag.
+func newUID() string {
+	var b [6]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,225 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ErrWiped: the store does not hold the cluster that it held before: its meta
+// record is gone or has another uid. A mirror keeps what it has, and waits for
+// the cluster to come back.
+var ErrWiped = errors.New("the store no longer holds this cluster: was it wiped, or is it another one?")
+
+var (
+	errNotRead = errors.New("the inventory was not read from the store yet")
+	errRelist  = errors.New("the records must be listed again")
+)
+
+// Mirror is a node's own copy of the cluster's records, kept in step by a watch.
+// Its methods are safe for concurrent use.
+type Mirror struct {
+	store  Store
+	keys   Keys
+	logger *slog.Logger
+
+	state atomic.Pointer[State]
+
+	mu          sync.Mutex
+	subscribers map[chan struct{}]struct{}
+
+	// Run's own.
+	relist  bool
+	backoff Backoff
+}
+
+// NewMirror returns a mirror that knows nothing until Run has listed the store.
+func NewMirror(store Store, keys Keys, logger *slog.Logger) *Mirror {
+	m := &Mirror{
+		store:       store,
+		keys:        keys,
+		logger:      logger,
+		subscribers: map[chan struct{}]struct{}{},
+		relist:      true,
+		backoff:     Backoff{Min: 50 * time.Millisecond, Max: 5 * time.Second},
+	}
+	s := emptyState()
+	s.Err, s.Since = errNotRead, time.Now()
+	m.state.Store(s)
+	return m
+}
+
+// Preset gives the mirror what LoadState read, to show until the store can be
+// listed, and to know the cluster by. Call it before Run.
+func (m *Mirror) Preset(s *State) {
+	preset := *s
+	preset.Listed, preset.Err, preset.Since = false, errNotRead, time.Now()
+	m.publish(&preset)
+}
+
+// State is what the mirror knows now. It is never nil.
+func (m *Mirror) State() *State { return m.state.Load() }
+
+// Subscribe returns a channel that gets a value when the state has changed since
+// the last value was taken; it starts with one. Take the value first, then read
+// State. The channel is never closed; cancel ends the subscription.
+func (m *Mirror) Subscribe() (wake <-chan struct{}, cancel func()) {
+	c := make(chan struct{}, 1)
+	c <- struct{}{}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.subscribers[c] = struct{}{}
+	return c, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.subscribers, c)
+	}
+}
+
+// WaitRevision waits until the state has come to a revision that Commit
+// returned, and returns that state. Its only error is ctx's.
+func (m *Mirror) WaitRevision(ctx context.Context, rev Revision) (*State, error) {
+	wake, cancel := m.Subscribe()
+	defer cancel()
+	for {
+		if s := m.State(); s.Listed && s.Revision >= rev {
+			return s, nil
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return m.State(), ctx.Err()
+		}
+	}
+}
+
+// Run keeps the mirror in step until ctx ends, and returns ctx's error. It
+// survives whatever happens to the store: a lost stream is watched again from
+// where it stopped; compaction, or a store that was restored from an older copy,
+// makes it list again.
+func (m *Mirror) Run(ctx context.Context) error {
+	for {
+		err := m.follow(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, ErrCompacted) || errors.Is(err, ErrWiped) || errors.Is(err, errRelist) {
+			m.relist = true
+		}
+		if errors.Is(err, errRelist) {
+			continue
+		}
+		m.lost(err)
+		if err := m.backoff.Wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (m *Mirror) follow(ctx context.Context) error {
+	if m.relist {
+		l, err := m.store.List(ctx, m.keys.Prefix())
+		if err != nil {
+			return err
+		}
+		if err := m.takeListing(l); err != nil {
+			return err
+		}
+		m.relist = false
+	}
+	return m.store.Watch(ctx, m.keys.Prefix(), m.State().Revision, m.takeBatch)
+}
+
+func (m *Mirror) takeListing(l Listing) error {
+	old := m.State()
+	if old.Listed && l.Revision < old.Revision {
+		m.logger.Warn("the store's revision ran backwards: it was restored from an older copy",
+			"revision", l.Revision, "before", old.Revision)
+	}
+	d := newDraft(m.keys, emptyState())
+	for i, kv := range l.KVs {
+		if m.keys.isEvent(kv.Key) && i+maxEvents < len(l.KVs) && m.keys.isEvent(l.KVs[i+maxEvents].Key) {
+			continue // not among the last: spare the decoding
+		}
+		d.put(kv)
+	}
+	d.keepGood(old)
+	if old.Meta != nil && (d.Meta == nil || d.Meta.UID != old.Meta.UID) {
+		return ErrWiped
+	}
+	d.Listed = true
+	d.Since = old.Since
+	d.Err = old.Err
+	m.accept(d, l.Revision)
+	return nil
+}
+
+func (m *Mirror) takeBatch(b Batch) error {
+	m.backoff.Reset() // the stream stands
+	old := m.State()
+	d := newDraft(m.keys, old)
+	for _, c := range b.Changes {
+		if c.Deleted {
+			d.remove(c.Key)
+		} else {
+			d.put(c.KV)
+		}
+	}
+	if old.Meta != nil && (d.Meta == nil || d.Meta.UID != old.Meta.UID) {
+		return ErrWiped
+	}
+	if len(b.Changes) == 0 && b.Revision == old.Revision && old.Err == nil {
+		return nil
+	}
+	m.accept(d, b.Revision)
+	if d.relist {
+		return errRelist
+	}
+	return nil
+}
+
+// accept makes the draft the state, as read from the store just now.
+func (m *Mirror) accept(d *draft, rev Revision) {
+	s := d.done()
+	s.Revision = rev
+	if d.ownPools || d.ownDroplets {
+		s.Inventory = rev
+	}
+	if s.Err != nil {
+		m.logger.Info("in step with the store", "revision", rev, "after", time.Since(s.Since))
+		s.Err, s.Since = nil, time.Now()
+	}
+	for key, reason := range d.reported {
+		m.logger.Warn("a record was set aside", "key", key, "reason", reason)
+	}
+	m.publish(s)
+}
+
+// lost notes why the mirror is out of touch.
+func (m *Mirror) lost(err error) {
+	old := m.State()
+	s := *old
+	s.Err = err
+	if old.Err == nil {
+		m.logger.Warn("out of touch with the store", "error", err)
+		s.Since = time.Now()
+	} else if old.Err.Error() == err.Error() {
+		return
+	}
+	m.publish(&s)
+}
+
+func (m *Mirror) publish(s *State) {
+	m.state.Store(s)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for c := range m.subscribers {
+		select {
+		case c <- struct{}{}:
+		default: // it has a value that it did not take yet
+		}
+	}
+}

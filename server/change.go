@@ -1,0 +1,234 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"time"
+
+	"github.com/doproxy/doproxy/inventory"
+)
+
+const (
+	// A change is decided anew this often when others get in between.
+	maxTries = 40
+	// requestLife is how long a request id counts once.
+	requestLife = time.Hour
+)
+
+// wish is one request to change something.
+type wish struct {
+	requestID string // empty: none
+	target    string // what is asked, for people and to compare with: "scale web desired=5"
+	dry       bool   // validate_only
+}
+
+// decision is what a state makes of a wish. A transaction with guards and no
+// operations is committed too: it proves that nothing needs doing.
+type decision[A any] struct {
+	txn    inventory.Txn
+	answer A // JSON; what a repeated request gets
+	event  *inventory.Event
+}
+
+// outcome is the answer, and the revision at which the wish was on record (zero
+// if it was dry).
+type outcome[A any] struct {
+	answer   A
+	revision inventory.Revision
+}
+
+// change puts a wish on record: decide makes a guarded transaction of the newest
+// state, and is asked again on a newer one when others got in between. An error
+// of decide counts only if the state was no older than the request.
+func change[A any](ctx context.Context, s *Server, w wish, decide func(*inventory.State) (decision[A], error)) (outcome[A], error) {
+	var none outcome[A]
+	if w.requestID != "" && !requestIDPattern.MatchString(w.requestID) {
+		return none, invalid("request_id", w.requestID, `must be 1 to 64 letters, digits, "-", "_" and "."; a UUID serves`)
+	}
+	remember := w.requestID != "" && !w.dry
+	lease := leased{s: s}
+	defer lease.drop()
+	for try := range maxTries {
+		st := s.mirror.State()
+		fresh := try > 0 || st.Err != nil || !st.Listed
+		if fresh {
+			if try > 1 {
+				if err := pause(ctx, time.Duration(rand.Int64N(int64(5*time.Millisecond)*int64(min(try, 10))))); err != nil {
+					return none, err
+				}
+			}
+			var err error
+			if st, err = s.catchUp(ctx); err != nil {
+				return none, err
+			}
+		}
+		if remember {
+			if first, found, err := recall[A](ctx, s, w); found || err != nil {
+				return first, err
+			}
+		}
+		d, err := decide(st)
+		switch {
+		case err != nil && fresh:
+			return none, err
+		case err != nil:
+			continue
+		case w.dry:
+			return outcome[A]{answer: d.answer}, nil
+		}
+		if remember {
+			if err := lease.grant(ctx); err != nil {
+				return none, err
+			}
+			value, err := json.Marshal(request[A]{Target: w.target, Node: s.node, Time: time.Now().UTC(), Answer: d.answer})
+			if err != nil {
+				return none, fmt.Errorf("encoding the request's record: %w", err)
+			}
+			key := s.keys.Request(w.requestID)
+			d.txn.Add(inventory.Guard{Key: key}, inventory.Op{Key: key, Value: value, Lease: lease.id})
+		}
+		rev, err := s.commit(ctx, d.txn)
+		switch {
+		case err == nil:
+			lease.keep()
+			if d.event != nil && len(d.txn.Ops) > 0 {
+				d.event.Node = s.node
+				s.journal.Record(*d.event)
+			}
+			return outcome[A]{d.answer, rev}, nil
+		case errors.Is(err, inventory.ErrConflict):
+		case errors.Is(err, inventory.ErrLeaseLost):
+			lease.keep() // it is gone
+		default:
+			lease.keep() // the record that hangs on it may be there
+			return none, uncommitted(err, w.requestID)
+		}
+	}
+	return none, fmt.Errorf("%s: %w", w.target, inventory.ErrConflict)
+}
+
+// catchUp returns a state that is no older than this call.
+func (s *Server) catchUp(ctx context.Context) (*inventory.State, error) {
+	if st := s.mirror.State(); errors.Is(st.Err, inventory.ErrWiped) {
+		return nil, fmt.Errorf("%w: %w", inventory.ErrUnavailable, st.Err)
+	}
+	var now inventory.Revision
+	err := s.call(ctx, func(ctx context.Context) error {
+		l, err := s.store.List(ctx, s.keys.Meta())
+		now = l.Revision
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	waitCtx, cancel := context.WithTimeout(ctx, s.callTimeout)
+	defer cancel()
+	st, err := s.mirror.WaitRevision(waitCtx, now)
+	if err != nil && ctx.Err() == nil {
+		return nil, behind(err)
+	}
+	return st, err
+}
+
+func (s *Server) commit(ctx context.Context, txn inventory.Txn) (rev inventory.Revision, err error) {
+	err = s.call(ctx, func(ctx context.Context) (err error) {
+		rev, err = s.store.Commit(ctx, txn)
+		return err
+	})
+	return rev, err
+}
+
+func (s *Server) get(ctx context.Context, key string) (kv inventory.KV, err error) {
+	err = s.call(ctx, func(ctx context.Context) (err error) {
+		kv, err = inventory.Get(ctx, s.store, key)
+		return err
+	})
+	return kv, err
+}
+
+// call bounds a call to the store. A bound of ours that passes is ErrUnavailable,
+// the end of the caller's own context is not.
+func (s *Server) call(ctx context.Context, do func(context.Context) error) error {
+	callCtx, cancel := context.WithTimeout(ctx, s.callTimeout)
+	defer cancel()
+	err := do(callCtx)
+	if err != nil && ctx.Err() == nil && callCtx.Err() != nil {
+		return fmt.Errorf("%w: %w", inventory.ErrUnavailable, err)
+	}
+	return err
+}
+
+var requestIDPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// request is the record of a request id. Its Mod is when the wish was put on record.
+type request[A any] struct {
+	Target string    `json:"target"`
+	Node   string    `json:"node"`
+	Time   time.Time `json:"time"`
+	Answer A         `json:"answer"`
+}
+
+// recall finds the answer that a request id got before.
+func recall[A any](ctx context.Context, s *Server, w wish) (o outcome[A], found bool, err error) {
+	kv, err := s.get(ctx, s.keys.Request(w.requestID))
+	if err != nil || kv.Mod == 0 {
+		return o, false, err
+	}
+	var head struct{ Target string }
+	if err := json.Unmarshal(kv.Value, &head); err != nil {
+		return o, false, fmt.Errorf("%s: %w", kv.Key, err)
+	}
+	if head.Target != w.target {
+		return o, false, requestIDReused(w.requestID, head.Target)
+	}
+	var first request[A]
+	if err := json.Unmarshal(kv.Value, &first); err != nil {
+		return o, false, fmt.Errorf("%s: %w", kv.Key, err)
+	}
+	return outcome[A]{first.Answer, kv.Mod}, true, nil
+}
+
+// leased is the lease of a request's record, revoked unless it came to be used.
+type leased struct {
+	s  *Server
+	id inventory.LeaseID
+}
+
+func (l *leased) grant(ctx context.Context) error {
+	if l.id != 0 {
+		return nil
+	}
+	return l.s.call(ctx, func(ctx context.Context) (err error) {
+		l.id, err = l.s.leaser.Grant(ctx, requestLife)
+		return err
+	})
+}
+
+func (l *leased) keep() { l.id = 0 }
+
+// drop gives a lease back. It would end by itself within the hour.
+func (l *leased) drop() {
+	if l.id == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := l.s.leaser.Revoke(ctx, l.id); err != nil {
+		l.s.logger.Debug("a lease was not revoked", "error", err)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

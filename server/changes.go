@@ -1,0 +1,65 @@
+package server
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "github.com/doproxy/doproxy/proto/doproxy/v1"
+)
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// changes lists the fields in which two pools differ, in the order in which the
+// message declares them.
+func changes(before, after *pb.Pool) []*pb.FieldChange {
+	var out []*pb.FieldChange
+	diff(before.ProtoReflect(), after.ProtoReflect(), "", func(field, a, b string) {
+		out = append(out, &pb.FieldChange{Field: field, Before: a, After: b})
+	})
+	return out
+}
+
+func diff(before, after protoreflect.Message, at string, report func(field, a, b string)) {
+	fields := before.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		path := at + string(f.Name())
+		if f.Message() != nil && !f.IsList() && f.Message().FullName() != "google.protobuf.Duration" {
+			diff(before.Get(f).Message(), after.Get(f).Message(), path+".", report)
+			continue
+		}
+		if a, b := show(f, before.Get(f)), show(f, after.Get(f)); a != b {
+			report(path, a, b)
+		}
+	}
+}
+
+// show writes a value for people. User data may hold secrets and is long: what
+// is shown is enough to see that it changed.
+func show(f protoreflect.FieldDescriptor, v protoreflect.Value) string {
+	switch {
+	case f.IsList():
+		var items []string
+		for i := range v.List().Len() {
+			items = append(items, v.List().Get(i).String())
+		}
+		return strings.Join(items, ", ")
+	case f.Message() != nil:
+		d, _ := v.Message().Interface().(*durationpb.Duration)
+		if !v.Message().IsValid() {
+			return ""
+		}
+		return d.AsDuration().String()
+	case f.Name() == "user_data" && v.String() != "":
+		return fmt.Sprintf("%d bytes, sha256 %x", len(v.String()), sha256.Sum256([]byte(v.String())))
+	case !f.HasPresence() && v.Equal(f.Default()) && f.Kind() == protoreflect.StringKind:
+		return ""
+	}
+	return v.String()
+}

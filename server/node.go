@@ -1,0 +1,134 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"google.golang.org/grpc/codes"
+
+	"github.com/doproxy/doproxy/inventory"
+	pb "github.com/doproxy/doproxy/proto/doproxy/v1"
+)
+
+// Render implements pb.NodeServiceServer.
+func (s *Server) Render(ctx context.Context, _ *pb.RenderRequest) (*pb.RenderResponse, error) {
+	config, path, err := s.local.Render(ctx)
+	if err != nil {
+		return nil, &problem{code: codes.FailedPrecondition, reason: ReasonRenderFailed, subject: NodeName(s.node), cause: err,
+			message: "there is no valid configuration to show: " + err.Error()}
+	}
+	return &pb.RenderResponse{Config: string(config), Path: path}, nil
+}
+
+// Reload implements pb.NodeServiceServer.
+func (s *Server) Reload(ctx context.Context, req *pb.ReloadRequest) (*pb.ReloadResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.reloadTimeout)
+	defer cancel()
+	if req.GetAll() {
+		return s.reloadAll(ctx)
+	}
+	result := &pb.ReloadResult{Node: s.node}
+	if err := s.local.Reload(ctx); err != nil {
+		result.Error = err.Error()
+	}
+	result.Reloads = s.local.Reloads()
+	return &pb.ReloadResponse{Results: []*pb.ReloadResult{result}}, nil
+}
+
+// ReloadOrder is the record below Keys.Reload. Ids only grow, so that a node
+// which reports a later one has seen to all before it.
+type ReloadOrder struct {
+	ID   string    `json:"id"` // ULID
+	Time time.Time `json:"time"`
+}
+
+// reloadAll orders a reload and waits until each node that lives now has
+// reported it, or is gone, or ctx ends.
+func (s *Server) reloadAll(ctx context.Context) (*pb.ReloadResponse, error) {
+	var asked []string
+	for _, n := range s.mirror.State().SortedNodes() {
+		asked = append(asked, n.Name)
+	}
+	id, rev, err := s.orderReload(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.journal.Record(inventory.Event{Type: "reload.requested", Node: s.node, Message: "reload of all nodes asked for"})
+	st, _ := s.await(ctx, rev)
+	err = s.follow(ctx, func(now *inventory.State) (bool, error) {
+		st = now
+		for _, name := range asked {
+			if n := st.Nodes[name]; n != nil && n.Reloaded < id {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return nil, err
+	}
+	resp := &pb.ReloadResponse{}
+	for _, name := range asked {
+		result := &pb.ReloadResult{Node: name}
+		switch n := st.Nodes[name]; {
+		case n == nil:
+			result.Error = "the node went away meanwhile"
+		case n.Reloaded < id:
+			result.Error = "the node has not told how its reload went"
+			if n.Error != "" {
+				result.Error += ": " + n.Error
+			}
+			result.Reloads = n.Reloads
+		default:
+			result.Error, result.Reloads = n.Error, n.Reloads
+		}
+		resp.Results = append(resp.Results, result)
+	}
+	return resp, nil
+}
+
+func (s *Server) orderReload(ctx context.Context) (id string, rev inventory.Revision, err error) {
+	if st := s.mirror.State(); errors.Is(st.Err, inventory.ErrWiped) {
+		return "", 0, fmt.Errorf("%w: %w", inventory.ErrUnavailable, st.Err)
+	}
+	for range maxTries {
+		kv, err := s.get(ctx, s.keys.Reload())
+		if err != nil {
+			return "", 0, err
+		}
+		var before ReloadOrder
+		if kv.Mod != 0 {
+			// One that cannot be read orders nothing: it is replaced.
+			_ = json.Unmarshal(kv.Value, &before)
+		}
+		now := time.Now().UTC()
+		order := ReloadOrder{ID: laterID(before.ID, now), Time: now.Truncate(time.Millisecond)}
+		value, err := json.Marshal(order)
+		if err != nil {
+			return "", 0, fmt.Errorf("encoding a reload: %w", err)
+		}
+		var txn inventory.Txn
+		txn.Add(inventory.Guard{Key: kv.Key, Mod: kv.Mod}, inventory.Op{Key: kv.Key, Value: value})
+		rev, err := s.commit(ctx, txn)
+		if err == nil {
+			return order.ID, rev, nil
+		} else if !errors.Is(err, inventory.ErrConflict) {
+			return "", 0, uncommitted(err, "")
+		}
+	}
+	return "", 0, fmt.Errorf("ordering a reload: %w", inventory.ErrConflict)
+}
+
+// laterID is a ULID of now, or of just after the one before where the clock of
+// whoever wrote that runs ahead.
+func laterID(before string, now time.Time) string {
+	ms := ulid.Timestamp(now)
+	if old, err := ulid.ParseStrict(before); err == nil && old.Time() >= ms {
+		ms = old.Time() + 1
+	}
+	return ulid.MustNew(ms, ulid.DefaultEntropy()).String()
+}
