@@ -28,7 +28,7 @@ type Mirror interface {
 // Journal takes events. Record returns at once: an event that cannot be kept is
 // the journal's to tell of. The server leaves ID and Time empty.
 type Journal interface {
-	Record(events ...inventory.Event)
+	Record(e inventory.Event)
 }
 
 // Local is this node's HAProxy. Its methods are safe for concurrent use.
