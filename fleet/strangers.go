@@ -136,8 +136,9 @@ func (p *planner) take(pp *poolPlan, c *cloud.Droplet) {
 		d: d, standing: made, withPool: true,
 		event: "droplet.adopted", message: fmt.Sprintf("found at DigitalOcean with id %d", c.ID),
 	})
-	if n, ok := inventory.Ordinal(pp.was.HostnamePrefix, c.Name); ok && n >= pp.pool().NextOrdinal {
-		pp.edit().NextOrdinal = n + 1
+	pool := pp.edit() // written in any case: its guard fails if the pool is deleted meanwhile
+	if n, ok := inventory.Ordinal(pool.HostnamePrefix, c.Name); ok && n >= pool.NextOrdinal {
+		pool.NextOrdinal = n + 1
 	}
 }
 

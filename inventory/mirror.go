@@ -33,6 +33,7 @@ type Mirror struct {
 
 	// Run's own.
 	relist  bool
+	fresh   bool // listed, and no batch came since
 	backoff Backoff
 }
 
@@ -109,7 +110,8 @@ func (m *Mirror) Run(ctx context.Context) error {
 		if errors.Is(err, ErrCompacted) || errors.Is(err, ErrWiped) || errors.Is(err, errRelist) {
 			m.relist = true
 		}
-		if errors.Is(err, errRelist) {
+		// A new listing mends these at once; if it was just made, it did not.
+		if !m.fresh && (errors.Is(err, ErrCompacted) || errors.Is(err, errRelist)) {
 			continue
 		}
 		m.lost(err)
@@ -128,7 +130,7 @@ func (m *Mirror) follow(ctx context.Context) error {
 		if err := m.takeListing(l); err != nil {
 			return err
 		}
-		m.relist = false
+		m.relist, m.fresh = false, true
 	}
 	return m.store.Watch(ctx, m.keys.Prefix(), m.State().Revision, m.takeBatch)
 }
@@ -159,6 +161,7 @@ func (m *Mirror) takeListing(l Listing) error {
 
 func (m *Mirror) takeBatch(b Batch) error {
 	m.backoff.Reset() // the stream stands
+	m.fresh = false
 	old := m.State()
 	d := newDraft(m.keys, old)
 	for _, c := range b.Changes {

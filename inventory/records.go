@@ -21,11 +21,22 @@ func (p *Pool) keep() *unknown    { return &p.unknown }
 func (d *Droplet) keep() *unknown { return &d.unknown }
 func (n *Node) keep() *unknown    { return &n.unknown }
 
-func (p *Pool) check(name string) error { return sameName(p.Name, name) }
-func (n *Node) check(name string) error { return sameName(n.Name, name) }
+func (p *Pool) check(name string) error { return errors.Join(sameName(p.Name, name), plain(p.Name)) }
+func (n *Node) check(name string) error { return errors.Join(sameName(n.Name, name), plain(n.Name)) }
 
 // check takes the name that the droplet's key ends with: <pool>/<name>.
-func (d *Droplet) check(name string) error { return sameName(d.Pool+"/"+d.Name, name) }
+func (d *Droplet) check(name string) error {
+	return errors.Join(sameName(d.Pool+"/"+d.Name, name), plain(d.Pool), plain(d.Name))
+}
+
+// plain refuses what would belong under another key. What else a name may be is
+// for those who make one to say.
+func plain(name string) error {
+	if name == "" || strings.Contains(name, "/") {
+		return fmt.Errorf("%q is not a name", name)
+	}
+	return nil
+}
 
 func sameName(got, key string) error {
 	if got != key {

@@ -91,13 +91,28 @@ func TestRecordsThatAreRefused(t *testing.T) {
 		`{"name":"web-2","pool":"web"}`:    `names itself "web/web-2"`,
 		`{"name":"web-1","pool":"api"}`:    `names itself "api/web-1"`,
 		`{"name":"web-1","pool":"web"} {}`: "more than one",
-		`{"name":"web-1","pool":"web","private_ipv4":"10.0.0"}`:   "unable to parse IP",
+		`{"name":"web-1","pool":"web","private_ipv4":"10.0.0"}`:   "ParseAddr",
 		`{"name":"web-1","pool":"web","id":"x","unknown":"also"}`: "cannot unmarshal",
 	} {
 		_, err := inventory.DecodeDroplet(keys, inventory.KV{Key: key, Value: []byte(value)})
 		if err == nil || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), want) {
 			t.Errorf("decoding %q: %v, want an error with the key and %q", value, err, want)
 		}
+	}
+}
+
+func TestNamesWithASlashAreRefused(t *testing.T) {
+	for key, value := range map[string]string{
+		keys.Droplet("web", "a/b"): `{"pool":"web","name":"a/b"}`,
+		keys.Droplet("web", "/b"):  `{"pool":"web/","name":"b"}`,
+		keys.Droplet("web", ""):    `{"pool":"web","name":""}`,
+	} {
+		if d, err := inventory.DecodeDroplet(keys, inventory.KV{Key: key, Value: []byte(value)}); err == nil {
+			t.Errorf("%s was taken for %+v", key, d)
+		}
+	}
+	if _, err := inventory.DecodePool(keys, inventory.KV{Key: keys.Pool("a/b"), Value: []byte(`{"name":"a/b"}`)}); err == nil {
+		t.Error("pool a/b was accepted")
 	}
 }
 

@@ -189,19 +189,6 @@ func (f *deleteFollower) progress(st *inventory.State) *pb.Progress {
 	m.Done = m.Deleted == m.Total
 	if !m.Done {
 		m.Reason = holdup(st, nil)
-		if m.Reason == "" {
-			m.Reason = leavingReason(m.Droplets)
-		}
 	}
 	return m
-}
-
-// leavingReason is why a droplet that should be going does not.
-func leavingReason(droplets []*pb.Droplet) string {
-	for _, d := range droplets {
-		if d.GetPhase() == pb.Phase_PHASE_DELETING && d.GetReason() != "" {
-			return d.GetHostname() + ": " + d.GetReason()
-		}
-	}
-	return ""
 }

@@ -39,13 +39,6 @@ func (s *Server) Reload(ctx context.Context, req *pb.ReloadRequest) (*pb.ReloadR
 	return &pb.ReloadResponse{Results: []*pb.ReloadResult{result}}, nil
 }
 
-// ReloadOrder is the record below Keys.Reload. Ids only grow, so that a node
-// which reports a later one has seen to all before it.
-type ReloadOrder struct {
-	ID   string    `json:"id"` // ULID
-	Time time.Time `json:"time"`
-}
-
 // reloadAll orders a reload and waits until each node that lives now has
 // reported it, or is gone, or ctx ends.
 func (s *Server) reloadAll(ctx context.Context) (*pb.ReloadResponse, error) {
@@ -91,6 +84,8 @@ func (s *Server) reloadAll(ctx context.Context) (*pb.ReloadResponse, error) {
 	return resp, nil
 }
 
+// orderReload writes an id that sorts after all before it, so that a node which
+// reports a later one has seen to this one too.
 func (s *Server) orderReload(ctx context.Context) (id string, rev inventory.Revision, err error) {
 	if st := s.mirror.State(); errors.Is(st.Err, inventory.ErrWiped) {
 		return "", 0, fmt.Errorf("%w: %w", inventory.ErrUnavailable, st.Err)
@@ -100,22 +95,18 @@ func (s *Server) orderReload(ctx context.Context) (id string, rev inventory.Revi
 		if err != nil {
 			return "", 0, err
 		}
-		var before ReloadOrder
+		var before struct{ ID string }
 		if kv.Mod != 0 {
 			// One that cannot be read orders nothing: it is replaced.
 			_ = json.Unmarshal(kv.Value, &before)
 		}
-		now := time.Now().UTC()
-		order := ReloadOrder{ID: laterID(before.ID, now), Time: now.Truncate(time.Millisecond)}
-		value, err := json.Marshal(order)
-		if err != nil {
-			return "", 0, fmt.Errorf("encoding a reload: %w", err)
-		}
+		now := time.Now().UTC().Truncate(time.Millisecond)
+		id := laterID(before.ID, now)
 		var txn inventory.Txn
-		txn.Add(inventory.Guard{Key: kv.Key, Mod: kv.Mod}, inventory.Op{Key: kv.Key, Value: value})
+		txn.Add(inventory.Guard{Key: kv.Key, Mod: kv.Mod}, inventory.PutReload(s.keys, id, now))
 		rev, err := s.commit(ctx, txn)
 		if err == nil {
-			return order.ID, rev, nil
+			return id, rev, nil
 		} else if !errors.Is(err, inventory.ErrConflict) {
 			return "", 0, uncommitted(err, "")
 		}

@@ -225,7 +225,9 @@ func TestApplyPool(t *testing.T) {
 	if resp.Pool.Desired != 2 || resp.Pool.HostnamePrefix != "web" {
 		t.Errorf("what was left out changed: %v", resp.Pool)
 	}
-	// What get answers can be applied as it is, and changes nothing.
+	// What get answers can be applied as it is, and changes nothing. A read at
+	// another node than the write's may lag behind it.
+	c.sync(c.pool("web").Mod)
 	p := must(pools.GetPool(ctx, &pb.GetPoolRequest{Name: "pools/web"})).Pool
 	if resp := must(pools.ApplyPool(ctx, &pb.ApplyPoolRequest{Pool: p, Etag: p.Etag})); len(resp.Changes) != 0 || resp.Pool.Etag != p.Etag {
 		t.Errorf("applying the same again answered %v", resp)

@@ -35,8 +35,9 @@ func run(ctx context.Context) int {
 		Short:   "Scale DigitalOcean droplets behind HAProxy, with no single point of failure",
 		Version: version,
 	}
-	cli.Add(root, cli.Options{ParsePools: parsePools})
-	root.AddCommand(agent.Command(version), dev.Command())
+	opts := cli.Options{ParsePools: parsePools}
+	cli.Add(root, opts)
+	root.AddCommand(importCommand(opts), agent.Command(version), dev.Command())
 	return cli.Execute(ctx, root)
 }
 

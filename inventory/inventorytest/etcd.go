@@ -92,6 +92,7 @@ func isFile(path string) bool {
 func newEtcd(t testing.TB, binary string, members int, args []string) *Etcd {
 	ports := freePorts(t, 2*members)
 	e := &Etcd{}
+	token := filepath.Base(t.TempDir())
 	var cluster []string
 	for i := range members {
 		cluster = append(cluster, fmt.Sprintf("m%d=http://127.0.0.1:%d", i, ports[2*i+1]))
@@ -108,7 +109,7 @@ func newEtcd(t testing.TB, binary string, members int, args []string) *Etcd {
 			"--name", m.Name, "--data-dir", m.DataDir, "--log-level", "warn",
 			"--listen-client-urls", m.ClientURL, "--advertise-client-urls", m.ClientURL,
 			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-			"--initial-cluster", strings.Join(cluster, ","), "--initial-cluster-token", filepath.Base(t.TempDir()),
+			"--initial-cluster", strings.Join(cluster, ","), "--initial-cluster-token", token,
 			"--unsafe-no-fsync", // a killed process loses nothing that it wrote
 		}, args...)
 		e.Members = append(e.Members, m)

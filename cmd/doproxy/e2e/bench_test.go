@@ -95,7 +95,7 @@ const probeHost = "probe.test"
 
 func newTierOnEtcd(b *testing.B, servers, nodes int) *tierOnEtcd {
 	b.Helper()
-	members := inventorytest.StartEtcd(b, 3)
+	members := inventorytest.StartEtcd(b, 3, "--unsafe-no-fsync=false")
 	store, err := etcd.Dial(etcd.Config{Endpoints: members.Endpoints})
 	if err != nil {
 		b.Fatal(err)
@@ -176,7 +176,7 @@ func (t *tierOnEtcd) node(i int, endpoints []string) *benchNode {
 	serve := freeAddress(t.b)
 	at := func(file string) string { return filepath.Join(dir, file) }
 	file := config.File{
-		Cluster: "bench", Node: name, StateDir: dir,
+		Cluster: "bench", Node: name, NeverLead: true, StateDir: dir,
 		Etcd: config.EtcdFile{Endpoints: endpoints},
 		API:  config.APIFile{Socket: at("api.sock"), Listen: []string{}, HTTP: freeAddress(t.b)},
 		HAProxy: config.HAProxyFile{

@@ -79,9 +79,7 @@ func Run(ctx context.Context, cfg *config.Config, version string, logger *slog.L
 		{"report", a.report},
 		{"http", a.serveHTTP},
 		{"election", func(ctx context.Context) error {
-			if cfg.Token == "" {
-				logger.Warn("no DigitalOcean token: this node balances but never leads")
-				<-ctx.Done()
+			if cfg.NeverLead {
 				return nil
 			}
 			return elector.Run(ctx, a.lead)

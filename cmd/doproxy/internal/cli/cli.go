@@ -77,7 +77,8 @@ type client struct {
 }
 
 const (
-	groupDroplets = "droplets"
+	// GroupDroplets is the id of the help group of commands on droplets.
+	GroupDroplets = "droplets"
 	groupPools    = "pools"
 	groupCluster  = "cluster"
 )
@@ -100,7 +101,7 @@ func Add(root *cobra.Command, opts Options) {
 	_ = root.RegisterFlagCompletionFunc("server", cobra.NoFileCompletions)
 
 	root.AddGroup(
-		&cobra.Group{ID: groupDroplets, Title: "Droplets:"},
+		&cobra.Group{ID: GroupDroplets, Title: "Droplets:"},
 		&cobra.Group{ID: groupPools, Title: "Pools:"},
 		&cobra.Group{ID: groupCluster, Title: "Nodes and cluster:"},
 	)

@@ -19,7 +19,7 @@ import (
 func (c *client) printCommand() *cobra.Command {
 	var pool string
 	cmd := &cobra.Command{
-		Use: "print", Aliases: []string{"list"}, GroupID: groupDroplets,
+		Use: "print", Aliases: []string{"list"}, GroupID: GroupDroplets,
 		Short: "Show the droplets behind the load balancers",
 		Long: `Show the inventory: a table in a terminal, one line a droplet elsewhere.
 
@@ -145,7 +145,7 @@ func (c *client) createCommand() *cobra.Command {
 		noWait, dryRun bool
 	}
 	cmd := &cobra.Command{
-		Use: "create", GroupID: groupDroplets,
+		Use: "create", GroupID: GroupDroplets,
 		Short: "Create droplets and add them to the load balancers",
 		Long: `Raise what a pool wants by COUNT and follow the new droplets until they serve on
 all nodes. Ctrl-C stops following, not the work.`,
@@ -246,7 +246,7 @@ func (c *client) deleteCommand() *cobra.Command {
 		noWait, dryRun bool
 	}
 	cmd := &cobra.Command{
-		Use: "delete INDEX|NAME|ID ...", GroupID: groupDroplets,
+		Use: "delete INDEX|NAME|ID ...", GroupID: GroupDroplets,
 		Short: "Take exactly these droplets away",
 		Long: `Drain the droplets, remove them from every HAProxy and delete them, lowering what
 is wanted by as many: all of them, or none when one of them cannot be.
@@ -294,7 +294,7 @@ func (s *session) delete(what string, req *doproxyv1.DeleteDropletsRequest) erro
 	d.close()
 	if err != nil {
 		failure := s.followFailure(op, p, req.GetRequestId(), err)
-		if f := (*Failure)(nil); errors.As(failure, &f) && status.Code(err) == codes.Aborted && req.GetEtag() != "" && f.reason() != "CONTENDED" {
+		if f := (*Failure)(nil); errors.As(failure, &f) && status.Code(err) == codes.Aborted && req.GetEtag() != "" && f.reason() != "CONTENDED" && !strings.Contains(f.why(), "doproxy print") {
 			f.Mend = append([]string{"run `doproxy print` and look again: an index may mean another droplet now"}, f.Mend...)
 		}
 		return failure

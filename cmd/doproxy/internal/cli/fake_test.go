@@ -62,7 +62,7 @@ func newFake() *fake {
 	for i := range 3 {
 		name := fmt.Sprintf("lb%d", i+1)
 		f.nodes = append(f.nodes, &doproxyv1.Node{
-			Name: "nodes/" + name, Version: "1.0.0", Leader: i == 0, Haproxy: "running", HaproxyVersion: "2.6.12", HaproxyPid: 100 + int32(i),
+			Name: "nodes/" + name, Version: "1.0.0", Leader: i == 0, Haproxy: "running", HaproxyVersion: "2.6.12-1+deb12u4", HaproxyPid: 100 + int32(i),
 			AppliedRevision: 100, StartTime: timestamppb.New(epoch.Add(-3 * time.Hour)), Reloads: 1, Addresses: []string{fmt.Sprintf("127.0.0.1:808%d", i+1)},
 		})
 	}

@@ -65,7 +65,7 @@ func statusPlain(now time.Time, res *doproxyv1.GetStatusResponse) string {
 // eventPlain is one event in one line: time, type, what it is about, message.
 func eventPlain(e *doproxyv1.Event) string {
 	e = cleaned(e)
-	return fmt.Sprintf("%s %s %s: %s", stamp(e.GetTime()), e.GetType(), subject(e), e.GetMessage())
+	return strings.TrimSuffix(fmt.Sprintf("%s %s %s: %s", stamp(e.GetTime()), e.GetType(), subject(e), e.GetMessage()), ": ")
 }
 
 // subject is what an event is about: a droplet, else a pool, else a node.
@@ -81,7 +81,11 @@ func subject(e *doproxyv1.Event) string {
 // eventLine is one event for a terminal, of which it takes one line.
 func eventLine(st style, e *doproxyv1.Event) string {
 	e = cleaned(e)
-	return st.clip(fmt.Sprintf("%s  %s  %s  %s", st.dim(clock(e.GetTime())), st.eventType(pad(e.GetType(), 20)), st.bold(pad(subject(e), 14)), e.GetMessage()))
+	line := st.dim(clock(e.GetTime())) + "  " + st.eventType(pad(e.GetType(), 24)) + "  " + st.bold(pad(subject(e), 12))
+	if e.GetMessage() != "" {
+		line += "  " + e.GetMessage()
+	}
+	return st.clip(line)
 }
 
 func pad(s string, width int) string {
@@ -172,7 +176,7 @@ func (st style) nodesPart(b *strings.Builder, now time.Time, res *doproxyv1.GetS
 		if n.GetLeader() {
 			name += st.cyan(" " + st.sign("★", "*"))
 		}
-		haproxy := strings.TrimSpace(dash(n.GetHaproxy()) + " " + n.GetHaproxyVersion())
+		haproxy := strings.TrimSpace(dash(n.GetHaproxy()) + " " + upstream(n.GetHaproxyVersion()))
 		switch n.GetHaproxy() {
 		case "running":
 			haproxy = st.green(haproxy)
@@ -194,6 +198,14 @@ func (st style) nodesPart(b *strings.Builder, now time.Time, res *doproxyv1.GetS
 	for _, e := range errors {
 		b.WriteString(st.red(wrap(e, st.width, "  ")) + "\n")
 	}
+}
+
+// upstream is a version without what a distribution adds.
+func upstream(version string) string {
+	if i := strings.IndexAny(version, "-+"); i > 0 {
+		return version[:i]
+	}
+	return version
 }
 
 // clipLines cuts each line to the style's width.

@@ -42,7 +42,7 @@ var bad = []problem{
 	{"haproxy:\n  bnid: '*:80'\n", ":2: haproxy.bnid: unknown key: did you mean bind?"},
 	{"etcd: {color: red}\n", ":1: etcd.color: unknown key: use one of endpoints, username, password_file, ca_file, cert_file, key_file"},
 	{pool("maximum: 3"), ":4: pools[0].maximum: unknown key: did you mean max?"},
-	{"12: a\n", ":1: 12: unknown key: use one of cluster, node, token, token_file, digitalocean, etcd, api, state_dir, lease_ttl, node_ttl, haproxy, fleet, advertise, pools, ssh_key_ids, userdata_file, haproxy_cfg_path, haproxy_cfg_file, haproxy_template_file, inventory_file, droplet_options"},
+	{"12: a\n", ":1: 12: unknown key: use one of cluster, node, token, token_file, never_lead, digitalocean, etcd, api, state_dir, lease_ttl, node_ttl, haproxy, fleet, advertise, pools, ssh_key_ids, userdata_file, haproxy_cfg_path, haproxy_cfg_file, haproxy_template_file, inventory_file, droplet_options"},
 	{"node: a\ncluster: b\nnode: c\n", ":3: node: is there twice, first in line 1: remove one"},
 	{"fleet:\n  settle: 1s\n  settle: 2s\n", ":3: fleet.settle: is there twice, first in line 2: remove one"},
 

@@ -29,6 +29,8 @@ type Config struct {
 	Node    string
 
 	Token Secret
+	// NeverLead: the node only balances, so it needs no token.
+	NeverLead bool
 	// TokenFrom says where the token is from, for logs: "environment variable
 	// DOPROXY_TOKEN", "token_file /etc/doproxy/token" or "token".
 	TokenFrom    string

@@ -265,13 +265,16 @@ func TestNoToken(t *testing.T) {
 	w := testWorld(badFiles)
 	w.env = func(string) (string, bool) { return "", false }
 	for text, want := range map[string]string{
-		"":                          ": there is no DigitalOcean token: set token_file (or token, or the environment variable DIGITALOCEAN_TOKEN)",
+		"":                          ": there is no DigitalOcean token: set token_file (or token, or the environment variable DIGITALOCEAN_TOKEN), or never_lead on a node that is only to balance",
 		"token_file: missing\n":     `:1: token_file: cannot read "/etc/doproxy/missing": file does not exist`,
 		"token_file: open-secret\n": `:1: token_file: "/etc/doproxy/open-secret" can be read by every user of this machine: run chmod o= /etc/doproxy/open-secret`,
 	} {
 		if _, err := parse(file, []byte(text), w); fmt.Sprint(err) != file+want {
 			t.Errorf("%q: %v", text, err)
 		}
+	}
+	if c, err := parse(file, []byte("never_lead: true\n"), w); err != nil || !c.NeverLead {
+		t.Errorf("never_lead needs no token: %v", err)
 	}
 	w.env = func(k string) (string, bool) { return "not a token", true }
 	if _, err := parse(file, nil, w); fmt.Sprint(err) != file+": the environment variable DOPROXY_TOKEN does not hold a DigitalOcean token: set it to one, or unset it" {

@@ -15,6 +15,7 @@ type File struct {
 	Node         string           `yaml:"node,omitzero"`
 	Token        Secret           `yaml:"token,omitzero"`
 	TokenFile    string           `yaml:"token_file,omitzero"`
+	NeverLead    bool             `yaml:"never_lead,omitzero"`
 	DigitalOcean DigitalOceanFile `yaml:"digitalocean,omitzero"`
 	Etcd         EtcdFile         `yaml:"etcd,omitzero"`
 	API          APIFile          `yaml:"api,omitzero"`

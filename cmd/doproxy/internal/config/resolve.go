@@ -31,6 +31,7 @@ func (r *resolver) config() *Config {
 	} else {
 		r.valid("node", c.Node, inventory.ValidName)
 	}
+	c.NeverLead = f.NeverLead
 	c.Token, c.TokenFrom = r.token()
 	c.DigitalOcean = r.digitalOcean()
 	c.Etcd = r.etcd()
@@ -81,7 +82,9 @@ func (r *resolver) token() (Secret, string) {
 	if t, ok := r.variable("DIGITALOCEAN_TOKEN"); ok {
 		return t, "environment variable DIGITALOCEAN_TOKEN"
 	}
-	r.addAt(0, "", "there is no DigitalOcean token: set token_file (or token, or the environment variable DIGITALOCEAN_TOKEN)")
+	if !f.NeverLead {
+		r.addAt(0, "", "there is no DigitalOcean token: set token_file (or token, or the environment variable DIGITALOCEAN_TOKEN), or never_lead on a node that is only to balance")
+	}
 	return "", ""
 }
 

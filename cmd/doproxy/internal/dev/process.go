@@ -81,6 +81,10 @@ func (s *supervisor) start(name, program string, args ...string) (*process, erro
 	p.cmd = exec.Command(program, args...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.Dir = filepath.Dir(p.log)
+	// A token for the real DigitalOcean has no business here.
+	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "DOPROXY_TOKEN=") || strings.HasPrefix(v, "DIGITALOCEAN_TOKEN=")
+	})
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
