@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -303,23 +304,23 @@ func TestAnAmbiguousCreate(t *testing.T) {
 
 func TestALeadThatFailsGivesOthersTheirTurn(t *testing.T) {
 	inBubble(t, func(t *testing.T, mem *inventorytest.Memory, s *stage) {
-		tries := 0
+		var tries atomic.Int32
 		defer s.candidate("a", mem.Connect(), 10*time.Second, func(context.Context, election.Term) error {
-			tries++
+			tries.Add(1)
 			return errors.New("no token")
 		})()
 		time.Sleep(time.Minute)
-		if tries < 5 || tries > 40 {
-			t.Errorf("it led %d times in a minute alone", tries)
+		if n := tries.Load(); n < 5 || n > 40 {
+			t.Errorf("it led %d times in a minute alone", n)
 		}
 		defer s.candidate("b", mem.Connect(), 10*time.Second, nil)()
 		if id, _ := s.await("a", time.Minute); id != "b" {
 			t.Errorf("%s leads", id)
 		}
-		before := tries
+		before := tries.Load()
 		time.Sleep(time.Hour)
-		if tries > before+1 {
-			t.Errorf("a led %d times while b leads", tries-before)
+		if n := tries.Load() - before; n > 1 {
+			t.Errorf("a led %d times while b leads", n)
 		}
 	})
 }

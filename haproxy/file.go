@@ -19,7 +19,8 @@ import (
 type fileState struct {
 	path    string
 	dirty   bool
-	content []byte // as last written or found in step, nil: not known
+	since   time.Time // dirty; zero until it was noticed
+	content []byte    // as last written or found in step, nil: not known
 	stat    os.FileInfo
 	last    time.Time // of the last write
 	busy    bool
@@ -42,12 +43,26 @@ func (f *fileState) unconfirmed() string { return f.path + ".unconfirmed" }
 
 // due is when the file is to be written, if it is.
 func (f *fileState) due(interval time.Duration) (time.Time, bool) {
-	return f.last.Add(interval), f.dirty && !f.busy
+	if !f.dirty || f.busy {
+		return time.Time{}, false
+	}
+	if f.since.IsZero() {
+		f.since = time.Now()
+	}
+	at := f.since.Add(writeAfter)
+	if next := f.last.Add(interval); next.After(at) {
+		at = next
+	}
+	return at, true
 }
+
+// writeAfter lets a change reach HAProxy, here and on nodes that share this
+// machine's disk, before that gets busy.
+const writeAfter = 20 * time.Millisecond
 
 // begin renders and writes in the background.
 func (f *fileState) begin(t *template.Template, cfg Config) {
-	f.busy, f.dirty, f.last = true, false, time.Now()
+	f.busy, f.dirty, f.since, f.last = true, false, time.Time{}, time.Now()
 	before := f.content
 	go func() {
 		content, err := render(t, cfg)
@@ -111,7 +126,7 @@ func (f *fileState) set(content []byte) error {
 		f.content = nil
 		return err
 	}
-	f.content, f.last, f.dirty = content, time.Now(), false
+	f.content, f.last, f.dirty, f.since = content, time.Now(), false, time.Time{}
 	f.stat, _ = os.Stat(f.path)
 	return nil
 }
@@ -167,7 +182,7 @@ func (w *owner) flushLast() {
 	if err := w.file.wait(); err != nil {
 		w.o.Logger.Error("cannot write haproxy's configuration", "error", err)
 	}
-	w.file.last = time.Time{}
+	w.file.last, w.file.since = time.Time{}, time.Now().Add(-writeAfter)
 	w.flush(time.Now())
 	if err := w.file.wait(); err != nil {
 		w.o.Logger.Error("cannot write haproxy's configuration", "error", err)

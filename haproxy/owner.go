@@ -41,7 +41,7 @@ type owner struct {
 	refused     bool // the runtime API refused a change, even after an audit
 
 	file     fileState
-	sampler  sampler
+	sampling sampling
 	previous struct { // the sample before
 		at      time.Time
 		applied int64
@@ -65,6 +65,7 @@ func (s *Sync) Run(ctx context.Context) error {
 		Sync:        s,
 		unconfirmed: map[string]time.Time{},
 		leaving:     map[string]leaving{},
+		sampling:    newSampling(s.o),
 	}
 	w.file.init(s.o.ConfigFile)
 	s.update(func(st *Status) { *st = Status{State: Starting, Since: time.Now(), Wanted: st.Wanted} })
@@ -83,7 +84,14 @@ func (s *Sync) Run(ctx context.Context) error {
 		case r := <-s.reloads:
 			r <- w.reloadNow(ctx)
 		case r := <-s.samples:
-			r <- w.takeSample(ctx, time.Now())
+			if !w.connected {
+				r <- ErrNotRunning
+				break
+			}
+			w.sampling.waiting = append(w.sampling.waiting, r)
+			w.beginSample(ctx, time.Now())
+		case r := <-w.sampling.done:
+			w.sampled(r, time.Now())
 		}
 		if ctx.Err() != nil {
 			break
@@ -91,6 +99,7 @@ func (s *Sync) Run(ctx context.Context) error {
 		timer.Reset(time.Until(w.step(ctx, time.Now())))
 	}
 	w.flushLast()
+	w.endSampling()
 	s.o.Runtime.Close()
 	s.o.Process.Close()
 	return nil
@@ -175,9 +184,7 @@ func (w *owner) settle(ctx context.Context, now time.Time) {
 		w.nextAudit = now
 	}
 	if !now.Before(w.nextSample) || w.heldWithoutSample() {
-		if err := w.takeSample(ctx, now); err != nil {
-			w.lost(err)
-		}
+		w.beginSample(ctx, now)
 	}
 }
 
@@ -229,7 +236,9 @@ func (w *owner) next() time.Time {
 				next = t
 			}
 		}
-		earlier(w.nextSample)
+		if !w.sampling.busy {
+			earlier(w.nextSample)
+		}
 		for _, l := range w.leaving {
 			earlier(l.next)
 		}

@@ -24,22 +24,9 @@ func Wanted(base Config, pools map[string]*inventory.Pool, droplets map[string]*
 	base.Backends = make([]Backend, 0, len(pools))
 	servers := make(map[string][]Server, len(pools))
 	for _, d := range droplets {
-		p := pools[d.Pool]
-		if p == nil || d.Phase == inventory.Requested || d.Phase == inventory.Deleting {
-			continue
+		if s, ok := serverOf(pools, d); ok {
+			servers[d.Pool] = append(servers[d.Pool], s)
 		}
-		address, ok := Address(d)
-		if !ok {
-			continue
-		}
-		s := Server{Name: ServerName(d.ID), Address: address, Port: p.Backend.Port, ID: d.ID, Hostname: d.Name}
-		if s.Port == 0 {
-			s.Port = DefaultPort
-		}
-		if d.Phase == inventory.Serving {
-			s.Weight = ServingWeight
-		}
-		servers[d.Pool] = append(servers[d.Pool], s)
 	}
 	for _, p := range pools {
 		b := Backend{
@@ -59,6 +46,23 @@ func Wanted(base Config, pools map[string]*inventory.Pool, droplets map[string]*
 	}
 	slices.SortFunc(base.Backends, func(a, b Backend) int { return strings.Compare(a.Name, b.Name) })
 	return base
+}
+
+// serverOf is the server of a droplet that should be in its backend.
+func serverOf(pools map[string]*inventory.Pool, d *inventory.Droplet) (Server, bool) {
+	p := pools[d.Pool]
+	if p == nil || d.Phase == inventory.Requested || d.Phase == inventory.Deleting {
+		return Server{}, false
+	}
+	address, ok := Address(d)
+	if !ok {
+		return Server{}, false
+	}
+	s := Server{Name: ServerName(d.ID), Address: address, Port: or(p.Backend.Port, DefaultPort), ID: d.ID, Hostname: d.Name}
+	if d.Phase == inventory.Serving {
+		s.Weight = ServingWeight
+	}
+	return s, true
 }
 
 // ServerName is that of a droplet's server line, in DOProxy's form.

@@ -76,10 +76,12 @@ func (l *Lease) renew(sent time.Time, ttl time.Duration) {
 		switch {
 		case err == nil:
 			expired.Reset(time.Until(sent.Add(life)))
+			tick.Reset(every)
 		case errors.Is(err, ErrLeaseLost):
 			l.end(ErrLeaseLost)
 			return
+		default:
+			tick.Reset(every / 4)
 		}
-		tick.Reset(every)
 	}
 }

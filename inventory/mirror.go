@@ -153,6 +153,7 @@ func (m *Mirror) takeListing(l Listing) error {
 		return ErrWiped
 	}
 	d.Listed = true
+	d.Inventory = l.Revision
 	d.Since = old.Since
 	d.Err = old.Err
 	m.accept(d, l.Revision)

@@ -246,7 +246,7 @@ func TestEventsOfAState(t *testing.T) {
 			t.Errorf("%d events, from %v", len(s.Events), s.Events[0])
 		}
 	}
-	check(await(t, m, put(t, mem, raw("/x", ""))), 50, 249)
+	check(await(t, m, put(t, mem, raw(keys.Prefix()+"x", ""))), 50, 249)
 	check(await(t, m, put(t, mem, event(250))), 51, 250)
 	if s := await(t, m, put(t, mem, deleted(keys.Event("E00100")), deleted(keys.Event("E00001")))); len(s.Events) != 199 {
 		t.Errorf("%d events, want 199", len(s.Events))
@@ -263,7 +263,7 @@ func TestPatchedOrderIsTheListedOne(t *testing.T) {
 		ended := make(chan struct{})
 		go func() { m.Run(ctx); close(ended) }()
 		defer func() { cancel(); <-ended }()
-		await(t, m, put(t, mem, raw("/x", "")))
+		await(t, m, put(t, mem, raw(keys.Prefix()+"x", "")))
 
 		previous := m.State()
 		for range rapid.IntRange(1, 20).Draw(rt, "batches") {
@@ -353,7 +353,7 @@ func BenchmarkMirrorOneChange(b *testing.B) {
 			}
 			m := inventory.NewMirror(mem, keys, quiet)
 			start(b, m)
-			await(b, m, put(b, mem, raw("/x", "")))
+			await(b, m, put(b, mem, raw(keys.Prefix()+"x", "")))
 			d := *droplet("web", "web-5", 5)
 			for i := 0; b.Loop(); i++ {
 				if d.Phase = inventory.Serving; i%2 == 0 {

@@ -202,25 +202,29 @@ func TestNoQuorum(t *testing.T) {
 	cluster.Members[0].Kill()
 	cluster.Members[1].Kill()
 	lost := time.Now()
-	calls := map[string]func() error{
-		"List": func() error { _, err := store.List(t.Context(), "/"); return err },
-		"Commit": func() error {
+	// In this order, since the member that is left may take a moment to see that
+	// it leads nobody, and answers for leases until then.
+	for _, call := range []struct {
+		name string
+		do   func() error
+	}{
+		{"Commit", func() error {
 			_, err := store.Commit(t.Context(), inventory.Txn{Ops: []inventory.Op{{Key: "/x"}}})
 			return err
-		},
-		"Grant":  func() error { _, err := store.Grant(t.Context(), time.Second); return err },
-		"Renew":  func() error { return store.Renew(t.Context(), 1) },
-		"Revoke": func() error { return store.Revoke(t.Context(), 1) },
-		"Watch": func() error {
+		}},
+		{"List", func() error { _, err := store.List(t.Context(), "/"); return err }},
+		{"Watch", func() error {
 			return store.Watch(t.Context(), "/", 1, func(inventory.Batch) error { return nil })
-		},
-	}
-	for name, call := range calls {
+		}},
+		{"Grant", func() error { _, err := store.Grant(t.Context(), time.Second); return err }},
+		{"Renew", func() error { return store.Renew(t.Context(), 1) }},
+		{"Revoke", func() error { return store.Revoke(t.Context(), 1) }},
+	} {
 		before := time.Now()
-		if err := call(); !errors.Is(err, inventory.ErrUnavailable) {
-			t.Errorf("%s without a quorum = %v, want ErrUnavailable", name, err)
+		if err := call.do(); !errors.Is(err, inventory.ErrUnavailable) {
+			t.Errorf("%s without a quorum = %v, want ErrUnavailable", call.name, err)
 		}
-		t.Logf("%s failed after %s", name, time.Since(before))
+		t.Logf("%s failed after %s", call.name, time.Since(before))
 	}
 	await(t, m, "out of touch", outOfTouch)
 	t.Logf("all that took %s", time.Since(lost))

@@ -90,7 +90,9 @@ func (s *Store) call(ctx context.Context, op string, do func(context.Context, *c
 func (s *Store) List(ctx context.Context, prefix string) (inventory.Listing, error) {
 	var l inventory.Listing
 	err := s.call(ctx, "listing "+prefix, func(ctx context.Context, c *clientv3.Client) error {
-		resp, err := c.Get(ctx, prefix, clientv3.WithPrefix())
+		resp, err := hedge(ctx, func(ctx context.Context) (*clientv3.GetResponse, error) {
+			return c.Get(ctx, prefix, clientv3.WithPrefix())
+		})
 		if err != nil {
 			return err
 		}
@@ -158,28 +160,34 @@ func (s *Store) Grant(ctx context.Context, ttl time.Duration) (inventory.LeaseID
 	return id, err
 }
 
-// Renew implements inventory.Leaser. It speaks the protocol itself: the client's
-// KeepAliveOnce spins without a pause for as long as no member can be reached.
+// Renew implements inventory.Leaser.
 func (s *Store) Renew(ctx context.Context, id inventory.LeaseID) error {
 	return s.call(ctx, "renewing a lease", func(ctx context.Context, c *clientv3.Client) error {
-		ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx)) // ends the stream
-		defer cancel()
-		stream, err := etcdserverpb.NewLeaseClient(c.ActiveConnection()).LeaseKeepAlive(ctx, grpc.WaitForReady(true))
-		if err != nil {
-			return err
-		}
-		if err := stream.Send(&etcdserverpb.LeaseKeepAliveRequest{ID: int64(id)}); err != nil {
-			return err
-		}
-		resp, err := stream.Recv()
-		if err != nil {
-			return err
-		}
-		if resp.TTL <= 0 {
-			return rpctypes.ErrLeaseNotFound
-		}
-		return nil
+		_, err := hedge(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, keepAlive(ctx, c, id) })
+		return err
 	})
+}
+
+// keepAlive speaks the protocol itself: the client's KeepAliveOnce spins without
+// a pause for as long as no member can be reached.
+func keepAlive(ctx context.Context, c *clientv3.Client, id inventory.LeaseID) error {
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx)) // ends the stream
+	defer cancel()
+	stream, err := etcdserverpb.NewLeaseClient(c.ActiveConnection()).LeaseKeepAlive(ctx, grpc.WaitForReady(true))
+	if err != nil {
+		return err
+	}
+	if err := stream.Send(&etcdserverpb.LeaseKeepAliveRequest{ID: int64(id)}); err != nil {
+		return err
+	}
+	resp, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	if resp.TTL <= 0 {
+		return rpctypes.ErrLeaseNotFound
+	}
+	return nil
 }
 
 // Revoke implements inventory.Leaser.

@@ -18,8 +18,8 @@ const (
 	// A stream that was silent for probeEvery is asked for its progress; one that
 	// leaves this unanswered for another probeWithin is given up. The client alone
 	// would wait for ever for a cluster that is gone.
-	probeEvery  = 2 * time.Second
-	probeWithin = 3 * time.Second
+	probeEvery  = time.Second
+	probeWithin = 2 * time.Second
 	// Until the first answer it is asked more often: a stream that catches up
 	// does not answer.
 	probeFirst = 100 * time.Millisecond
@@ -47,7 +47,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, after inventory.Revisi
 	defer cancel()
 
 	s.mu.Lock()
-	w := &watch{client: client, ctx: streamCtx, at: after, cluster: s.cluster, each: each}
+	w := &watch{client: client, ctx: streamCtx, cancel: cancel, at: after, cluster: s.cluster, each: each}
 	s.mu.Unlock()
 	if err := w.run(prefix, after); w.failed != nil {
 		return w.failed
@@ -60,6 +60,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, after inventory.Revisi
 type watch struct {
 	client  *clientv3.Client
 	ctx     context.Context
+	cancel  context.CancelFunc
 	each    func(inventory.Batch) error
 	at      inventory.Revision // all up to here was delivered
 	cluster uint64
@@ -72,7 +73,13 @@ func (w *watch) run(prefix string, after inventory.Revision) error {
 	// come is never told of progress (progressIfSync in etcd's
 	// watchable_store.go). What happens in its first 100 ms may come as late as
 	// that, since etcd then treats it as one that has to catch up.
+	//
+	// The client's Watch returns when the stream stands, which may be never.
+	giveUp := time.AfterFunc(probeEvery+probeWithin, w.cancel)
 	responses := w.client.Watch(w.ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(max(int64(after), 1)), clientv3.WithCreatedNotify())
+	if !giveUp.Stop() {
+		return fmt.Errorf("%w: no stream within %s", inventory.ErrUnavailable, probeEvery+probeWithin)
+	}
 	heard := time.Now()
 	created := false
 	every := probeFirst

@@ -71,23 +71,24 @@ func (b *balancer) tell() {
 	}
 }
 
-// saveEvery is the least time between two writes of the inventory to disk.
-const saveEvery = time.Second
+// saveAfter is how long the copy on disk may be behind.
+const saveAfter = 5 * time.Second
 
 // run applies each change of pools and droplets, and keeps the copy on disk.
 func (b *balancer) run(ctx context.Context) error {
 	wake, cancel := b.agent.mirror.Subscribe()
 	defer cancel()
+	wants := haproxy.NewTracker(b.base)
 	var save <-chan time.Time
 	var applied *inventory.State
 	var reloaded string
 	for {
 		state := b.agent.mirror.State()
 		if b.trusted(state) && (applied == nil || state.Inventory != applied.Inventory) {
-			b.sync.Apply(haproxy.Wanted(b.base, state.Pools, state.Droplets), int64(state.Inventory))
+			b.sync.Apply(wants.Wanted(state), int64(state.Inventory))
 			applied = state
 			if save == nil && state.Listed {
-				save = time.After(saveEvery)
+				save = time.After(saveAfter)
 			}
 		}
 		if state.Listed && state.Reload != "" && state.Reload != reloaded {
@@ -97,14 +98,21 @@ func (b *balancer) run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
+			if save != nil {
+				b.save(applied)
+			}
 			return nil
 		case <-wake:
 		case <-save:
 			save = nil
-			if err := inventory.SaveState(b.agent.savedPath(), applied); err != nil {
-				b.agent.logger.Error("cannot keep the inventory on disk", "error", err)
-			}
+			b.save(applied)
 		}
+	}
+}
+
+func (b *balancer) save(state *inventory.State) {
+	if err := inventory.SaveState(b.agent.savedPath(), state); err != nil {
+		b.agent.logger.Error("cannot keep the inventory on disk", "error", err)
 	}
 }
 

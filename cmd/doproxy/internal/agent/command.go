@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -37,6 +38,11 @@ Ending the agent does not end HAProxy.`,
 				}
 				fmt.Fprintln(cmd.OutOrStdout(), cfg.File, "is good")
 				return nil
+			}
+			if os.Getenv("GOGC") == "" {
+				// The agent lives in tens of megabytes: memory is cheaper than the
+				// processor time that HAProxy could have.
+				debug.SetGCPercent(300)
 			}
 			logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
 			return Run(cmd.Context(), cfg, version, logger)

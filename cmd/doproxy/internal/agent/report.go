@@ -14,9 +14,11 @@ const (
 	minRetry = 100 * time.Millisecond
 	maxRetry = 5 * time.Second
 
-	// reportEvery is the least time between two reports. The first one after a
-	// quiet time goes out at once.
+	// reportEvery is the least time between two reports.
 	reportEvery = 50 * time.Millisecond
+	// reportAfter lets the nodes apply a change before they all tell of it, and
+	// what one change brings go into one report.
+	reportAfter = 10 * time.Millisecond
 )
 
 func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
@@ -46,17 +48,21 @@ func (a *agent) reportOnLease(ctx context.Context, started time.Time, succeeded 
 	wake, cancel := a.mirror.Subscribe()
 	defer cancel()
 	var last []byte
+	var seen watched
+	var told facts
 	for {
-		node := a.node(started)
-		op := inventory.PutNode(a.keys, node, lease.ID)
-		if !bytes.Equal(op.Value, last) {
-			if _, err := a.store.Commit(ctx, inventory.Txn{Ops: []inventory.Op{op}}); err != nil {
-				return err
-			}
-			succeeded()
-			last = op.Value
-			if err := pause(ctx, reportEvery); err != nil {
-				return context.Cause(ctx)
+		if now := a.facts(); now != told {
+			told = now
+			op := inventory.PutNode(a.keys, a.node(started, &seen), lease.ID)
+			if now.missing || !bytes.Equal(op.Value, last) {
+				if _, err := a.store.Commit(ctx, inventory.Txn{Ops: []inventory.Op{op}}); err != nil {
+					return err
+				}
+				succeeded()
+				last = op.Value
+				if pause(ctx, reportEvery) != nil {
+					return context.Cause(ctx)
+				}
 			}
 		}
 		select {
@@ -65,6 +71,26 @@ func (a *agent) reportOnLease(ctx context.Context, started time.Time, succeeded 
 		case <-a.balancer.news:
 		case <-wake:
 		}
+		if pause(ctx, reportAfter) != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// facts are what a report is made of: whether one is due is seen at no cost.
+type facts struct {
+	inventory inventory.Revision
+	status    haproxy.Status
+	sample    time.Time
+	reloaded  string
+	missing   bool // the store has no report of this node
+}
+
+func (a *agent) facts() facts {
+	state := a.mirror.State()
+	return facts{
+		state.Inventory, a.balancer.sync.Status(), a.balancer.sync.Sample().At, a.balancer.reloaded(),
+		state.Nodes[a.cfg.Node] == nil,
 	}
 }
 
@@ -77,8 +103,22 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// watched is what was unusual when it was last looked for.
+type watched struct {
+	inventory inventory.Revision
+	at        time.Time // of the sample
+	servers   map[string]inventory.ServerState
+}
+
+func (w *watched) look(state *inventory.State, sample haproxy.Sample) map[string]inventory.ServerState {
+	if w.inventory != state.Inventory || !w.at.Equal(sample.At) {
+		w.inventory, w.at, w.servers = state.Inventory, sample.At, unusual(state.Droplets, sample)
+	}
+	return w.servers
+}
+
 // node is what this node has to report now.
-func (a *agent) node(started time.Time) *inventory.Node {
+func (a *agent) node(started time.Time, seen *watched) *inventory.Node {
 	status, sample := a.balancer.sync.Status(), a.balancer.sync.Sample()
 	n := &inventory.Node{
 		Name: a.cfg.Node, Version: a.version, Started: started,
@@ -90,7 +130,7 @@ func (a *agent) node(started time.Time) *inventory.Node {
 		Reloaded: a.balancer.reloaded(),
 		Error:    status.Error,
 		Seen:     inventory.Revision(sample.Revision),
-		Servers:  unusual(a.mirror.State().Droplets, sample),
+		Servers:  seen.look(a.mirror.State(), sample),
 	}
 	for _, bind := range a.cfg.HAProxy.Binds {
 		scheme := "http"
