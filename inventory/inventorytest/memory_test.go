@@ -3,7 +3,6 @@ package inventorytest_test
 import (
 	"context"
 	"testing"
-	"testing/synctest"
 
 	"go.uber.org/goleak"
 
@@ -27,4 +26,3 @@ func TestMemory(t *testing.T) {
 	})
 }
 
-var _ = synctest.Test

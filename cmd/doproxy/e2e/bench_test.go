@@ -36,21 +36,19 @@ const changes = 100
 func BenchmarkPropagation(b *testing.B) {
 	fmt.Printf("%-10s %-34s %8s %8s %8s\n", "servers", "from write to first answer (ms)", "median", "p99", "max")
 	for _, servers := range []int{10, 1000} {
-		bench := newTierOnEtcd(b, servers, 3)
-		rows := []struct {
-			name string
-			do   func() []time.Duration
-		}{
-			{"floor: runtime socket", func() []time.Duration { return bench.floor(changes) }},
-			{"doproxy, one node", func() []time.Duration { return bench.propagate(bench.nodes[:1], changes) }},
-			{"doproxy, last of three", func() []time.Duration { return bench.propagate(bench.nodes, changes) }},
-			{"haproxy -c and reload", func() []time.Duration { return bench.reloads(changes / 5) }},
-		}
-		for _, row := range rows {
-			took := row.do()
+		row := func(name string, took []time.Duration) {
 			slices.Sort(took)
-			fmt.Printf("%-10d %-34s %8.1f %8.1f %8.1f\n", servers, row.name, ms(took[len(took)/2]), ms(took[(len(took)*99+99)/100-1]), ms(took[len(took)-1]))
+			fmt.Printf("%-10d %-34s %8.1f %8.1f %8.1f\n", servers, name, ms(took[len(took)/2]), ms(took[(len(took)*99+99)/100-1]), ms(took[len(took)-1]))
 		}
+		b.Run(fmt.Sprintf("one-node-%d", servers), func(b *testing.B) {
+			one := newTierOnEtcd(b, servers, 1)
+			row("floor: runtime socket", one.floor(changes))
+			row("doproxy, one node", one.propagate(changes))
+			row("haproxy -c and reload", one.reloads(changes/5))
+		})
+		b.Run(fmt.Sprintf("three-nodes-%d", servers), func(b *testing.B) {
+			row("doproxy, last of three nodes", newTierOnEtcd(b, servers, 3).propagate(changes))
+		})
 	}
 }
 
@@ -59,20 +57,24 @@ func BenchmarkPropagation(b *testing.B) {
 func BenchmarkAgent(b *testing.B) {
 	fmt.Printf("%-10s %22s %16s %14s\n", "servers", "CPU a change (ms)", "at rest (% core)", "memory (MB)")
 	for _, servers := range []int{10, 1000} {
-		bench := newTierOnEtcd(b, servers, 1)
-		pid := bench.nodes[0].cmd.Process.Pid
-		before := cpu(b, pid)
-		bench.propagate(bench.nodes, changes)
-		perChange := (cpu(b, pid) - before) / (2 * changes) // each round is two
-
-		bench.setPhase(inventory.Serving) // nothing is on its way
-		bench.all(bench.nodes, http.StatusOK)
-		const rest = 30 * time.Second
-		before = cpu(b, pid)
-		time.Sleep(rest)
-		idle := cpu(b, pid) - before
-		fmt.Printf("%-10d %22.2f %16.2f %14.0f\n", servers, ms(perChange), 100*idle.Seconds()/rest.Seconds(), rssMB(b, pid))
+		b.Run(fmt.Sprint(servers), func(b *testing.B) { measureAgent(b, servers) })
 	}
+}
+
+func measureAgent(b *testing.B, servers int) {
+	bench := newTierOnEtcd(b, servers, 1)
+	pid := bench.nodes[0].cmd.Process.Pid
+	before := cpu(b, pid)
+	bench.propagate(changes)
+	perChange := (cpu(b, pid) - before) / (2 * changes) // each round is two
+
+	bench.setPhase(inventory.Serving) // nothing is on its way
+	bench.all(http.StatusOK)
+	const rest = 30 * time.Second
+	before = cpu(b, pid)
+	time.Sleep(rest)
+	idle := cpu(b, pid) - before
+	fmt.Printf("%-10d %22.2f %16.2f %14.0f\n", servers, ms(perChange), 100*idle.Seconds()/rest.Seconds(), rssMB(b, pid))
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
@@ -291,23 +293,23 @@ func (t *tierOnEtcd) until(n *benchNode, code int) time.Time {
 
 // propagate makes the probe Serving and Booting in turn and measures, each
 // time, until the last of the nodes answers from it.
-func (t *tierOnEtcd) propagate(nodes []*benchNode, times int) []time.Duration {
+func (t *tierOnEtcd) propagate(times int) []time.Duration {
 	var took []time.Duration
 	for range times {
 		sent := t.setPhase(inventory.Serving)
-		took = append(took, t.all(nodes, http.StatusOK).Sub(sent))
+		took = append(took, t.all(http.StatusOK).Sub(sent))
 		t.setPhase(inventory.Booting)
-		t.all(t.nodes, http.StatusServiceUnavailable)
+		t.all(http.StatusServiceUnavailable)
 		time.Sleep(20 * time.Millisecond)
 	}
 	return took
 }
 
 // all waits for all nodes and returns when the last one answered so.
-func (t *tierOnEtcd) all(nodes []*benchNode, code int) time.Time {
-	at := make([]time.Time, len(nodes))
+func (t *tierOnEtcd) all(code int) time.Time {
+	at := make([]time.Time, len(t.nodes))
 	var wg sync.WaitGroup
-	for i, n := range nodes {
+	for i, n := range t.nodes {
 		wg.Go(func() { at[i] = t.until(n, code) })
 	}
 	wg.Wait()
