@@ -290,6 +290,11 @@ func TestPlan(t *testing.T) {
 			s.list(ago(time.Second), 1000, 1001, 1002, 1007)
 			s.Facts.got[1007] = got{at: noon, state: gotExists}
 		}, "pool(next 8, failures 0, desired 4, remove [], import []); web-7 booting id 1007"},
+		{"stranger of another name, confirmed: the pool is written all the same, as a guard", serve, func(s *scene) {
+			s.pool.Desired = 4
+			s.also(cloud.Droplet{Droplet: inventory.Droplet{Name: "old-box", Pool: "web", ID: 9}})
+			s.Facts.got[9] = got{at: noon, state: gotExists}
+		}, "pool(next 3, failures 0, desired 4, remove [], import []); old-box booting id 9"},
 		{"stranger, just deleted", serve, func(s *scene) {
 			s.list(ago(time.Second), 1000, 1001, 1002, 1007)
 			s.Facts.got[1007] = got{at: ago(time.Minute), state: gotGone}
