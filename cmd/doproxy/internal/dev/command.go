@@ -90,7 +90,7 @@ func (c *Cluster) scale(ctx context.Context, o Options) error {
 
 // printGuide tells how to try the cluster.
 func (c *Cluster) printGuide(out io.Writer) {
-	n := c.Nodes[0]
+	n, last := c.Nodes[0], c.Nodes[len(c.Nodes)-1]
 	var urls []string
 	for _, n := range c.Nodes {
 		urls = append(urls, n.HTTP)
@@ -102,25 +102,24 @@ func (c *Cluster) printGuide(out io.Writer) {
 	if rel, err := relative(self); err == nil {
 		self = rel
 	}
-	fmt.Fprintf(out, `
-The cluster is up. Each of these is a load balancer; ask one some times:
-  curl %s
-In another terminal, in this folder:
-  export DOPROXY_SERVER=%s
-  %[3]s print                  the inventory
-  %[3]s create -n 2            two droplets more
-  %[3]s delete 0               the first one of the print away
-  %[3]s scale web=10
-  %[3]s status
-  %[3]s watch                  what happens, as it happens
-The same over gRPC, with reflection (make bin/grpcurl builds it):
-  grpcurl -plaintext -d '{"name":"pools/web","delta":1}' %[2]s doproxy.v1.PoolService/ScalePool
-A bad day:
-  kill -9 %[4]d                     the agent of %[5]s; HAProxy serves on
-  kill -9 %[6]d                     a HAProxy; its agent brings it back
-  curl %[7]s/_sim/calls    what the simulated DigitalOcean was asked
-Everything is in %[8]s. Ctrl-C ends it.
-`, strings.Join(urls, "\n  curl "), n.GRPC, self, n.PID, n.Name, c.Nodes[len(c.Nodes)-1].HAProxyPID, c.DigitalOcean.URL, c.dir)
+	line := func(command, what string) string { return fmt.Sprintf("  %-40s %s\n", command, what) }
+	fmt.Fprint(out, "\nThe cluster is up. Each of these is a load balancer; ask one some times:\n",
+		"  curl ", strings.Join(urls, "\n  curl "), "\n",
+		"In another terminal, in this folder:\n",
+		"  export DOPROXY_SERVER=", n.GRPC, "\n",
+		line(self+" print", "the inventory"),
+		line(self+" create -n 2", "two droplets more"),
+		line(self+" delete 0", "the first one of the print away"),
+		line(self+" scale web=10", ""),
+		line(self+" status", "leader, nodes, pools, last events"),
+		line(self+" watch", "what happens, as it happens"),
+		"The same over gRPC, with reflection (`make bin/grpcurl` builds it):\n",
+		"  bin/grpcurl -plaintext -d '{\"name\":\"pools/web\",\"delta\":1}' ", n.GRPC, " doproxy.v1.PoolService/ScalePool\n",
+		"A bad day:\n",
+		line(fmt.Sprint("kill -9 ", n.PID), "the agent of "+n.Name+"; its HAProxy serves on"),
+		line(fmt.Sprint("kill -9 ", last.HAProxyPID), "the HAProxy of "+last.Name+"; its agent brings it back"),
+		line("curl "+c.DigitalOcean.URL+"/_sim/calls", "what the simulated DigitalOcean was asked"),
+		"Everything is in ", c.dir, ". Ctrl-C ends it.\n")
 }
 
 // relative is how a shell in this folder would call the program.
