@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -40,8 +41,13 @@ DIR/dev.json tells programs where everything is. Each part's log is DIR/PART/log
 			case detach:
 				return runDetached(cmd.Context(), o.StateDir, o.Out)
 			}
-			return Run(cmd.Context(), o, func(c *Cluster) error {
-				if err := c.scale(cmd.Context(), o); err != nil {
+			// A terminal that is closed, or a pager that ends before the cluster,
+			// must not leave processes behind.
+			signal.Ignore(syscall.SIGPIPE)
+			ctx, cancel := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
+			defer cancel()
+			return Run(ctx, o, func(c *Cluster) error {
+				if err := c.scale(ctx, o); err != nil {
 					return err
 				}
 				c.printGuide(o.Out)
