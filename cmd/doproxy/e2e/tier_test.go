@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/doproxy/doproxy/cloud/dosim"
@@ -231,4 +232,17 @@ func TestManyAtOnce(t *testing.T) {
 		t.Errorf("%d lists to follow 100 droplets", lists)
 	}
 	c.follows(103)
+}
+
+// TestSupervisorKilled: what a killed `doproxy dev` leaves behind, `--stop` ends.
+func TestSupervisorKilled(t *testing.T) {
+	c := start(t, "--nodes", "2", "--etcd-members", "1", "--desired", "1")
+	before := c.pids()
+	kill(t, c.PID, syscall.SIGKILL)
+	c.stop()
+	for _, pid := range before {
+		if cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && len(cmdline) > 0 {
+			t.Errorf("process %d outlives dev --stop: %q", pid, cmdline)
+		}
+	}
 }

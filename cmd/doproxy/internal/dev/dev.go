@@ -63,6 +63,10 @@ func Run(ctx context.Context, o Options, ready func(*Cluster) error) (err error)
 		return err
 	}
 	defer unlock()
+	// Whatever a killed supervisor left would fight with what starts now.
+	if err := stopLeftovers(o.StateDir); err != nil {
+		return err
+	}
 	programs, err := findPrograms()
 	if err != nil {
 		return err

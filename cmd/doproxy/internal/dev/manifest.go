@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -121,22 +123,28 @@ func Stop(dir string, out io.Writer) error {
 	return errors.Join(errs...)
 }
 
-// stopLeftovers ends every process whose command line names a file in dir:
-// agents first, since they would start HAProxy again.
+// stopLeftovers ends the cluster's processes that have no supervisor any more:
+// those of its programs whose command line names a file in dir. Agents go first,
+// since they would start HAProxy again.
 func stopLeftovers(dir string) error {
 	var errs []error
-	for _, program := range []string{"doproxy", "haproxy", "etcd", "dosim"} {
+	for _, part := range []struct{ program, does string }{{"doproxy", "agent"}, {"haproxy", "-W"}, {"etcd", ""}, {"dosim", ""}} {
 		procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
 		if err != nil {
 			return err
 		}
 		for _, file := range procs {
-			pid := readPIDName(file)
 			exe, err := os.Readlink(filepath.Join(filepath.Dir(file), "exe"))
-			if err != nil || pid == os.Getpid() || filepath.Base(exe) != program || !runs(pid, dir+"/") {
+			if err != nil || filepath.Base(strings.TrimSuffix(exe, " (deleted)")) != part.program {
 				continue
 			}
-			errs = append(errs, stopPID(pid, dir+"/"))
+			cmdline, err := os.ReadFile(file)
+			if err != nil || part.does != "" && !slices.Contains(strings.Split(string(cmdline), "\x00"), part.does) {
+				continue
+			}
+			if pid := readPIDName(file); runs(pid, dir+"/") {
+				errs = append(errs, stopPID(pid, dir+"/"))
+			}
 		}
 	}
 	return errors.Join(errs...)
