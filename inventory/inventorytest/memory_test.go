@@ -25,4 +25,3 @@ func TestMemory(t *testing.T) {
 		return m, memoryCompacter{m}
 	})
 }
-
