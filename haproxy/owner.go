@@ -39,6 +39,7 @@ type owner struct {
 	unconfirmed map[string]time.Time // backend/server: added at, first check not seen
 	leaving     map[string]leaving
 	refused     bool // the runtime API refused a change, even after an audit
+	stubborn    int  // reloads for that reason in a row
 
 	file     fileState
 	sampling sampling
@@ -168,7 +169,7 @@ func (w *owner) settle(ctx context.Context, now time.Time) {
 		}
 		err := w.converge(ctx, now)
 		if err == nil {
-			w.refused = false
+			w.refused, w.stubborn = false, 0
 			break
 		}
 		var answer *CommandError
@@ -179,6 +180,11 @@ func (w *owner) settle(ctx context.Context, now time.Time) {
 		w.o.Logger.Warn("haproxy refused a change at run time", "command", answer.Command, "answer", answer.Answer)
 		if w.refused {
 			w.force = true
+			if w.stubborn > 0 { // a reload has not helped
+				w.failure = err
+				w.nextRetry = now.Add(min(w.o.RetryMin<<min(w.stubborn, 12), w.o.RetryMax))
+			}
+			w.stubborn++
 		}
 		w.refused = true
 		w.nextAudit = now

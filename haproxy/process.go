@@ -88,7 +88,7 @@ func (e *FileError) Error() string {
 func CheckFile(ctx context.Context, binary, file string) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, "-c", "-q", "-f", file)
+	cmd := exec.CommandContext(ctx, binary, "-c", "-f", file) // with -q it does not say why
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	if err == nil {

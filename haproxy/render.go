@@ -58,7 +58,41 @@ func Render(tmpl *template.Template, cfg Config) ([]byte, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return render(tmpl, cfg)
+	out, err := render(tmpl, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return out, complete(out, cfg)
+}
+
+// complete says what a template has left out: HAProxy would take such a file,
+// and clients would meet nobody.
+func complete(file []byte, cfg Config) error {
+	sections, servers := map[string]bool{}, map[string]bool{}
+	for line := range bytes.Lines(file) {
+		words := bytes.Fields(line)
+		if len(words) < 2 {
+			continue
+		}
+		switch string(words[0]) {
+		case "backend", "listen":
+			sections[string(words[1])] = true
+		case "server":
+			servers[string(words[1])] = true
+		}
+	}
+	for i := range cfg.Backends {
+		b := &cfg.Backends[i]
+		if !sections[b.Name] {
+			return fmt.Errorf("the template leaves out the backend of pool %s: it needs {{ range .Backends }}backend {{ .Name }} …", b.Name)
+		}
+		for j := range b.Servers {
+			if !servers[b.Servers[j].Name] {
+				return fmt.Errorf("the template leaves out server %s of pool %s: each backend needs {{ .ServerLines }}", b.Servers[j].Name, b.Name)
+			}
+		}
+	}
+	return nil
 }
 
 // Skeleton is the rendering without servers, with the options that servers

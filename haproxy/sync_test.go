@@ -167,18 +167,20 @@ func TestBadTemplateIsRolledBack(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	for name, bad := range map[string]string{
-		"haproxy refuses it":    text + "\nfrontend broken\n    no such keyword\n",
-		"it cannot be parsed":   text + "{{ .Nope",
-		"it cannot be rendered": text + "{{ .Nope }}",
+	for name, bad := range map[string]struct{ text, why string }{
+		"haproxy refuses it":        {text + "\nfrontend broken\n    nonsense keyword\n", "unknown keyword 'nonsense'"},
+		"it cannot be parsed":       {text + "{{ .Nope", "unclosed action"},
+		"it cannot be rendered":     {text + "{{ .Nope }}", "Nope"},
+		"it leaves out the servers": {strings.ReplaceAll(text, "{{ .ServerLines }}", "    server a 127.0.0.1:1"), "leaves out server www-1"},
+		"it leaves out the backend": {strings.ReplaceAll(text, "backend {{ .Name }}", "backend other"), "leaves out the backend"},
 	} {
-		write(bad)
+		write(bad.text)
 		if err := r.sync.Reload(context.Background()); err == nil {
 			t.Fatalf("%s: a reload with it went well", name)
 		}
 		s := r.sync.Status()
 		s = r.wait(name, func(s haproxy.Status) bool { return s.State == haproxy.Failed })
-		if s.Error == "" || s.PID != pid {
+		if !strings.Contains(s.Error, bad.why) || s.PID != pid {
 			t.Fatalf("%s: %+v", name, s)
 		}
 		if now, _ := os.ReadFile(r.managed.ConfigFile); string(now) != string(good) {

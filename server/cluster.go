@@ -34,9 +34,11 @@ func (s *Server) GetStatus(_ context.Context, req *pb.GetStatusRequest) (*pb.Get
 	}
 	for _, p := range st.SortedPools() {
 		resp.Pools = append(resp.Pools, PoolToProto(p, st.PoolDroplets(p.Name)))
+		resp.InventoryRevision = max(resp.InventoryRevision, int64(p.Mod))
 	}
 	for _, d := range st.Droplets {
 		resp.CostHourly += d.PriceHourly
+		resp.InventoryRevision = max(resp.InventoryRevision, int64(d.Mod))
 	}
 	n := int(or(req.GetEvents(), 10))
 	for _, e := range st.Events[max(0, len(st.Events)-n):] {

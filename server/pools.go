@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -196,6 +197,10 @@ func (s *Server) changedPool(st *inventory.State, p *inventory.Pool, spec invent
 		return nil, err
 	}
 	next := *p
+	if !reflect.DeepEqual(spec.Template, p.Template) {
+		// What the cloud refused was another template: this one is tried at once.
+		next.Failures, next.RetryAt, next.Reason = 0, time.Time{}, ""
+	}
 	next.PoolSpec = spec
 	next.Desired = min(max(or(desired, p.Desired), spec.Min), spec.Max)
 	s.putPool(txn, p, &next)

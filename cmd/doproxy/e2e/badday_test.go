@@ -310,3 +310,29 @@ func TestAmbiguousCreates(t *testing.T) {
 		c.follows(before + 3)
 	}
 }
+
+// TestMendedTemplate: a pool whose template DigitalOcean refuses says so, and a
+// mended template is tried at once, whatever hold the refusals had come to.
+func TestMendedTemplate(t *testing.T) {
+	c := start(t, "--nodes", "1", "--etcd-members", "1", "--desired", "1")
+	apply := func(key string) {
+		t.Helper()
+		file := filepath.Join(c.dir, "pool.yml")
+		text := "name: web\nhostname_prefix: web\nmax: 20\ntemplate: {region: nyc3, size: s-1vcpu-1gb, image: debian-12-x64, ssh_keys: [" + key + "]}\n" +
+			"backend: {port: 8080, health_path: /health, check_interval: 1s}\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c.ok(0, "apply", "-f", file)
+	}
+	apply("163420") // there is no such key
+	c.ok(0, "scale", "web=3")
+	eventually(t, "DigitalOcean's words are shown", func() error {
+		if out := c.ok(0, "status"); !strings.Contains(out, "163420 are invalid key identifiers") {
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
+	apply("")
+	c.follows(3)
+}

@@ -88,9 +88,12 @@ type GetStatusResponse struct {
 	// What all droplets cost an hour, in US dollars.
 	CostHourly float64 `protobuf:"fixed64,12,opt,name=cost_hourly,json=costHourly,proto3" json:"cost_hourly,omitempty"`
 	// Of the leader's last talk with the cloud; empty when it went well.
-	CloudError    string `protobuf:"bytes,13,opt,name=cloud_error,json=cloudError,proto3" json:"cloud_error,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	CloudError string `protobuf:"bytes,13,opt,name=cloud_error,json=cloudError,proto3" json:"cloud_error,omitempty"`
+	// Of the last change to a pool or droplet that is still there: a node whose
+	// applied_revision is smaller is behind.
+	InventoryRevision int64 `protobuf:"varint,14,opt,name=inventory_revision,json=inventoryRevision,proto3" json:"inventory_revision,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -212,6 +215,13 @@ func (x *GetStatusResponse) GetCloudError() string {
 		return x.CloudError
 	}
 	return ""
+}
+
+func (x *GetStatusResponse) GetInventoryRevision() int64 {
+	if x != nil {
+		return x.InventoryRevision
+	}
+	return 0
 }
 
 // A record that was set aside.
@@ -573,7 +583,7 @@ const file_doproxy_v1_cluster_service_proto_rawDesc = "" +
 	" doproxy/v1/cluster_service.proto\x12\n" +
 	"doproxy.v1\x1a\x1adoproxy/v1/resources.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"*\n" +
 	"\x10GetStatusRequest\x12\x16\n" +
-	"\x06events\x18\x01 \x01(\x05R\x06events\"\xe9\x03\n" +
+	"\x06events\x18\x01 \x01(\x05R\x06events\"\x98\x04\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x1a\n" +
@@ -593,7 +603,8 @@ const file_doproxy_v1_cluster_service_proto_rawDesc = "" +
 	"\vcost_hourly\x18\f \x01(\x01R\n" +
 	"costHourly\x12\x1f\n" +
 	"\vcloud_error\x18\r \x01(\tR\n" +
-	"cloudError\":\n" +
+	"cloudError\x12-\n" +
+	"\x12inventory_revision\x18\x0e \x01(\x03R\x11inventoryRevision\":\n" +
 	"\x10UnreadableRecord\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\"N\n" +

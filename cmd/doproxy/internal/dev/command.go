@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -20,7 +21,7 @@ import (
 // Command is `doproxy dev`.
 func Command() *cobra.Command {
 	o := Options{}
-	var detach, stop bool
+	var detach, detached, stop bool
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run a whole cluster on this machine against a simulated DigitalOcean",
@@ -39,6 +40,9 @@ DIR/dev.json tells programs where everything is. Each part's log is DIR/PART/log
 			case stop:
 				return Stop(o.StateDir, o.Out)
 			case detach:
+				if err := o.Validate(); err != nil {
+					return err
+				}
 				return runDetached(cmd.Context(), o.StateDir, o.Out)
 			}
 			// A terminal that is closed, or a pager that ends before the cluster,
@@ -50,7 +54,7 @@ DIR/dev.json tells programs where everything is. Each part's log is DIR/PART/log
 				if err := c.scale(ctx, o); err != nil {
 					return err
 				}
-				c.printGuide(o.Out)
+				c.printGuide(o.Out, detached)
 				return c.announce()
 			})
 		},
@@ -66,6 +70,8 @@ DIR/dev.json tells programs where everything is. Each part's log is DIR/PART/log
 	flags.DurationVar(&o.ListLag, "list-lag", 500*time.Millisecond, "until a created droplet shows in lists")
 	flags.StringArrayVar(&o.SimArgs, "sim-arg", nil, "a further argument for dosim, such as --sim-arg=--droplet-limit=5")
 	flags.BoolVar(&detach, "detach", false, "return once the cluster is up; end it with --stop")
+	flags.BoolVar(&detached, "detached", false, "what --detach starts")
+	_ = flags.MarkHidden("detached")
 	flags.BoolVar(&stop, "stop", false, "end the cluster in the state directory")
 	return cmd
 }
@@ -95,7 +101,11 @@ func (c *Cluster) scale(ctx context.Context, o Options) error {
 }
 
 // printGuide tells how to try the cluster.
-func (c *Cluster) printGuide(out io.Writer) {
+func (c *Cluster) printGuide(out io.Writer, detached bool) {
+	end := "Ctrl-C ends it."
+	if detached {
+		end = "`doproxy dev --stop --state-dir " + c.dir + "` ends it."
+	}
 	n, last := c.Nodes[0], c.Nodes[len(c.Nodes)-1]
 	var urls []string
 	for _, n := range c.Nodes {
@@ -125,7 +135,7 @@ func (c *Cluster) printGuide(out io.Writer) {
 		line(fmt.Sprint("kill -9 ", n.PID), "the agent of "+n.Name+"; its HAProxy serves on"),
 		line(fmt.Sprint("kill -9 ", last.HAProxyPID), "the HAProxy of "+last.Name+"; its agent brings it back"),
 		line("curl "+c.DigitalOcean.URL+"/_sim/calls", "what the simulated DigitalOcean was asked"),
-		"Everything is in ", c.dir, ". Ctrl-C ends it.\n")
+		"Everything is in ", c.dir, ". ", end, "\n")
 }
 
 // relative is how a shell in this folder would call the program.
@@ -162,10 +172,10 @@ func runDetached(ctx context.Context, dir string, out io.Writer) error {
 		return err
 	}
 	defer log.Close()
-	var args []string
-	for _, arg := range os.Args[1:] {
-		if arg != "--detach" && arg != "--detach=true" {
-			args = append(args, arg)
+	args := slices.Clone(os.Args[1:])
+	for i, arg := range args {
+		if arg == "--detach" || arg == "--detach=true" {
+			args[i] = "--detached"
 		}
 	}
 	cmd := exec.Command(self, args...)

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"github.com/doproxy/doproxy/haproxy"
 )
 
 // Options of a development cluster.
@@ -41,6 +43,13 @@ func (o *Options) Validate() error {
 	case o.Desired < 0 || o.Desired > maxDroplets:
 		return fmt.Errorf("--desired %d: use 0 to %d", o.Desired, maxDroplets)
 	}
+	dir, err := filepath.Abs(o.StateDir)
+	if err != nil {
+		return err
+	}
+	if err := haproxy.CheckSocketPath(filepath.Join(dir, "lb-10", "master.sock")); err != nil {
+		return fmt.Errorf("--state-dir %s: %s %w", o.StateDir, filepath.Join(dir, "lb-10", "master.sock"), err)
+	}
 	return nil
 }
 
@@ -64,8 +73,10 @@ func Run(ctx context.Context, o Options, ready func(*Cluster) error) (err error)
 	}
 	defer unlock()
 	// Whatever a killed supervisor left would fight with what starts now.
-	if err := stopLeftovers(o.StateDir); err != nil {
+	if left, err := stopLeftovers(o.StateDir); err != nil {
 		return err
+	} else if left > 0 {
+		fmt.Fprintf(o.Out, "stopped %d processes that a killed supervisor had left\n", left)
 	}
 	programs, err := findPrograms()
 	if err != nil {

@@ -105,10 +105,7 @@ func Stop(dir string, out io.Writer) error {
 		return err
 	}
 	c, err := Read(dir)
-	if err != nil {
-		return err
-	}
-	if runs(c.PID, "dev") && locked(dir) {
+	if err == nil && runs(c.PID, "dev") && locked(dir) {
 		_ = syscall.Kill(c.PID, syscall.SIGTERM)
 		for deadline := time.Now().Add(2 * time.Minute); locked(dir); time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(deadline) {
@@ -118,20 +115,23 @@ func Stop(dir string, out io.Writer) error {
 		fmt.Fprintln(out, "stopped")
 		return nil
 	}
-	errs := []error{stopLeftovers(dir), os.Remove(manifestPath(dir))}
-	fmt.Fprintln(out, "stopped what a killed supervisor had left")
-	return errors.Join(errs...)
+	left, stopErr := stopLeftovers(dir)
+	if left == 0 && err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "stopped %d processes that a killed supervisor had left\n", left)
+	return errors.Join(stopErr, os.RemoveAll(readyPath(dir)), os.RemoveAll(manifestPath(dir)))
 }
 
 // stopLeftovers ends the cluster's processes that have no supervisor any more:
 // those of its programs whose command line names a file in dir. Agents go first,
 // since they would start HAProxy again.
-func stopLeftovers(dir string) error {
+func stopLeftovers(dir string) (stopped int, err error) {
 	var errs []error
 	for _, part := range []struct{ program, does string }{{"doproxy", "agent"}, {"haproxy", "-W"}, {"etcd", ""}, {"dosim", ""}} {
 		procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
 		if err != nil {
-			return err
+			return stopped, err
 		}
 		for _, file := range procs {
 			exe, err := os.Readlink(filepath.Join(filepath.Dir(file), "exe"))
@@ -143,11 +143,12 @@ func stopLeftovers(dir string) error {
 				continue
 			}
 			if pid := readPIDName(file); runs(pid, dir+"/") {
+				stopped++
 				errs = append(errs, stopPID(pid, dir+"/"))
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return stopped, errors.Join(errs...)
 }
 
 func readPIDName(cmdline string) (pid int) {

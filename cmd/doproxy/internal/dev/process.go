@@ -106,12 +106,22 @@ func (p *process) await(ctx context.Context, what string, ready func() error) er
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("%s ended: see %s", p.name, p.log)
+			return fmt.Errorf("%s ended: %s (see %s)", p.name, p.lastWords(), p.log)
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for %s: %w (%w); see %s", what, ctx.Err(), err, p.log)
 		case <-tick:
 		}
 	}
+}
+
+// lastWords are the last line of the log, which mostly says why.
+func (p *process) lastWords() string {
+	data, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	return lines[len(lines)-1]
 }
 
 // stop ends everything, last started first, and the HAProxies after the agents,
