@@ -201,7 +201,7 @@ func (n *Node) Health(d *Droplet) ServerState {
 	if s, ok := n.Servers[d.Name]; ok {
 		return s
 	}
-	if d.Phase == Serving && n.Seen >= d.Mod && n.HAProxy == "running" {
+	if d.Phase == Serving && n.Applied >= d.Mod && n.HAProxy == "running" {
 		return ServerState{Health: Up}
 	}
 	return ServerState{Health: Unchecked}

@@ -20,9 +20,36 @@ func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys
 func changes(before, after *pb.Pool) []*pb.FieldChange {
 	var out []*pb.FieldChange
 	diff(before.ProtoReflect(), after.ProtoReflect(), "", func(field, a, b string) {
-		out = append(out, &pb.FieldChange{Field: field, Before: a, After: b})
+		out = append(out, &pb.FieldChange{Field: field, Before: effective(field, a), After: effective(field, b)})
 	})
 	return out
+}
+
+// defaults are what a field that is not set comes to, as inventory.Backend and
+// inventory.Policy have it.
+var defaults = map[string]string{
+	"backend.port":            "80",
+	"backend.balance":         "roundrobin",
+	"backend.health_path":     "/",
+	"backend.check_interval":  "2s",
+	"backend.fall":            "3",
+	"backend.rise":            "2",
+	"backend.max_connections": "no limit",
+	"backend.hosts":           "any",
+	"backend.paths":           "any",
+	"policy.boot_deadline":    "10m0s",
+	"policy.drain_deadline":   "5m0s",
+}
+
+// effective is a value, or the default that holds in its place.
+func effective(field, value string) string {
+	if value != "" && value != "0" {
+		return value
+	}
+	if otherwise, ok := defaults[field]; ok {
+		return otherwise + " (default)"
+	}
+	return value
 }
 
 func diff(before, after protoreflect.Message, at string, report func(field, a, b string)) {

@@ -210,7 +210,7 @@ func TestApplyPool(t *testing.T) {
 	for _, ch := range resp.Changes {
 		got[ch.Field] = ch.Before + "→" + ch.After
 	}
-	want := map[string]string{"template.size": "s-1vcpu-1gb→s-2vcpu-2gb", "backend.port": "0→8080", "backend.check_interval": "→1s", "backend.hosts": "→example.com"}
+	want := map[string]string{"template.size": "s-1vcpu-1gb→s-2vcpu-2gb", "backend.port": "80 (default)→8080", "backend.check_interval": "2s (default)→1s", "backend.hosts": "any (default)→example.com"}
 	for field, value := range want {
 		if got[field] != value {
 			t.Errorf("change of %s is %q, want %q", field, got[field], value)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/doproxy/doproxy/cmd/doproxy/internal/cli"
 	"github.com/doproxy/doproxy/cmd/doproxy/internal/config"
 )
 
@@ -30,7 +31,7 @@ Ending the agent does not end HAProxy.`,
 			}
 			cfg, err := config.Load(file, os.LookupEnv)
 			if err != nil {
-				return err
+				return &cli.Failure{Err: err, Exit: cli.ExitUsage}
 			}
 			if check {
 				for _, warning := range cfg.Warnings {

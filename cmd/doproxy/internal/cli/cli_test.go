@@ -108,7 +108,7 @@ func TestCreateTellsWhatHoldsItUp(t *testing.T) {
 
 func TestRefusalsHaveTheirExitCodeAndMend(t *testing.T) {
 	b := newBench(t)
-	b.want(ExitRefused, "", "doproxy: create: web would want 502\n  mend: count: at most 198: max is 200\n", "create", "-n", "500")
+	b.want(ExitRefused, "", "doproxy: create: web would want 502\n  mend: -n at most 198: max is 200\n", "create", "-n", "500")
 	b.want(ExitNotFound, "", "doproxy: create in api: there is no pool \"api\"\n", "create", "--pool", "api")
 	got := b.run("create", "-n", "500", "-o", "json")
 	golden(t, "error.json", got.err)
@@ -335,17 +335,55 @@ func TestWatchShowsEachEventOnce(t *testing.T) {
 
 func TestImport(t *testing.T) {
 	b := newBench(t)
-	root := newRoot(Options{})
-	c := b.importCommand(t)
-	root.AddCommand(c)
-	out := &syncBuffer{}
-	root.SetOut(out)
-	root.SetArgs([]string{"import", "--server", "unix://" + b.sock})
-	if code := Execute(t.Context(), root); code != 0 {
-		t.Fatalf("exit %d", code)
+	for _, c := range []struct {
+		what      ImportOptions
+		exit      int
+		out, errs string
+	}{
+		{ImportOptions{Pool: "web", IDs: []int64{11, 4202645}, NoWait: true}, 0, "Requested: import 11 into web.\n1 in the inventory already.\n", ""},
+		{ImportOptions{Pool: "web", IDs: []int64{11}, DryRun: true}, 0, "11 would be imported into web.\n", ""},
+		{ImportOptions{IDs: []int64{4202645}}, 0, "1 in the inventory already.\n", ""},
+		{ImportOptions{IDs: []int64{11, 404}}, ExitNotFound, "Success: 11 imported and added to backend.\n",
+			"web: importing 2 droplets\ndoproxy: import: 404 was not imported into web: DigitalOcean knows no such droplet\n"},
+	} {
+		root := newRoot(Options{})
+		root.AddCommand(importCommand(c.what))
+		out, errs := &syncBuffer{}, &syncBuffer{}
+		root.SetOut(out)
+		root.SetErr(errs)
+		root.SetArgs([]string{"import", "--server", "unix://" + b.sock})
+		if code := Execute(t.Context(), root); code != c.exit || out.String() != c.out || errs.String() != c.errs {
+			t.Errorf("import %v: exit %d, want %d; gave %q, want %q; stderr %q, want %q", c.what, code, c.exit, out, c.out, errs, c.errs)
+		}
 	}
-	if want := "11 imported into web.\n1 in the inventory already.\n"; out.String() != want {
-		t.Errorf("import gave %q, want %q", out, want)
+}
+
+func TestDeleteByAnOldPrintIsStaleWhateverElseIsWrong(t *testing.T) {
+	b := newBench(t)
+	b.run("print")
+	b.want(ExitNotFound, "", "doproxy: delete: the print just seen has no index 99: it has 0 to 1\n  mend: run `doproxy print` and look again\n", "delete", "99")
+	b.fake.mu.Lock()
+	b.fake.newDroplet(b.fake.pools[0])
+	b.fake.mu.Unlock()
+	for _, args := range []string{"99", "0 0"} {
+		b.want(ExitStale, "", "doproxy: delete "+args+": the inventory changed since the print: run doproxy print again; nothing was changed\n", append([]string{"delete"}, strings.Fields(args)...)...)
+	}
+}
+
+func TestErrorsNameFlagsAndNoEscapes(t *testing.T) {
+	for in, want := range map[string]string{
+		`parent: "" is missing, and there are several pools`: "--pool is missing, and there are several pools",
+		`lost: request_id: "x" must be so`:                   `lost: --request-id "x" must be so`,
+		"ask again with the same request_id":                 "ask again with the same --request-id",
+		"pools.yml:4: pools[0].count: unknown":               "pools.yml:4: pools[0].count: unknown",
+	} {
+		if got := asFlags(in); got != want {
+			t.Errorf("asFlags(%q) is %q, want %q", in, got, want)
+		}
+	}
+	b := newBench(t)
+	if got := b.run("delete", "a\x1b[31mb"); !strings.HasPrefix(got.err, `doproxy: delete "a\x1b[31mb": `) {
+		t.Errorf("stderr: %q", got.err)
 	}
 }
 

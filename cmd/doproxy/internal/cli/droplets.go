@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -271,16 +273,45 @@ Ctrl-C stops following, not the work.`,
 		which, err := pick(args, shown, ok, s.opts.Now())
 		if err != nil {
 			err.Op = "delete"
+			if ok && err.Exit != ExitStale && s.outdated(args, shown) {
+				// The indexes may be wrong only because the print is old.
+				err = &Failure{
+					Op: "delete " + named(args), Exit: ExitStale,
+					Err: errors.New("the inventory changed since the print: run doproxy print again; nothing was changed"),
+				}
+			}
 			return err
 		}
 		if req.id == "" {
 			req.id = newRequestID()
 		}
-		return s.delete(strings.Join(args, " "), &doproxyv1.DeleteDropletsRequest{
+		return s.delete(named(args), &doproxyv1.DeleteDropletsRequest{
 			Names: which.names, Etag: which.etag, RequestId: req.id, ValidateOnly: req.dryRun, NoWait: req.noWait,
 		})
 	})
 	return cmd
+}
+
+// outdated tells whether there is an index among the arguments and the inventory
+// is known to have changed since the print that it is of.
+func (s *session) outdated(args []string, shown seen) bool {
+	if !slices.ContainsFunc(args, func(arg string) bool { _, is := parseIndex(arg, shown); return is }) {
+		return false
+	}
+	list, err := s.listDroplets("")
+	return err == nil && list.GetEtag() != shown.Etag
+}
+
+// named are the arguments as an error shows them: quoted where they hold what
+// no terminal should be given.
+func named(args []string) string {
+	shown := slices.Clone(args)
+	for i, arg := range shown {
+		if clean(arg) != arg {
+			shown[i] = strconv.Quote(arg)
+		}
+	}
+	return strings.Join(shown, " ")
 }
 
 func (s *session) delete(what string, req *doproxyv1.DeleteDropletsRequest) error {

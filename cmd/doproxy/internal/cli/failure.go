@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -218,12 +219,30 @@ func (f *Failure) report(w io.Writer, asJSON bool) {
 	}
 	var b strings.Builder
 	for line := range strings.SplitSeq(strings.TrimSpace(f.why()), "\n") { // joined errors have a line each
-		fmt.Fprintf(&b, "doproxy: %s\n", clean(joined(f.Op, line)))
+		fmt.Fprintf(&b, "doproxy: %s\n", clean(joined(f.Op, asFlags(line))))
 	}
 	for _, line := range f.mends() {
-		fmt.Fprintf(&b, "  mend: %s\n", clean(line))
+		fmt.Fprintf(&b, "  mend: %s\n", clean(asFlags(line)))
 	}
 	_, _ = io.WriteString(w, b.String())
+}
+
+// fieldFlags are the flags that stand for fields of the API's requests.
+var fieldFlags = map[string]string{"parent": "--pool", "request_id": "--request-id", "count": "-n"}
+
+var (
+	fieldPattern = regexp.MustCompile(`(^|[:;] )(parent|request_id|count): (?:"" )?`)
+	idPattern    = regexp.MustCompile(`\brequest_id\b`)
+)
+
+// asFlags names the flags that a user gives where an answer names the fields
+// that a program sets.
+func asFlags(line string) string {
+	line = fieldPattern.ReplaceAllStringFunc(line, func(m string) string {
+		part := fieldPattern.FindStringSubmatch(m)
+		return part[1] + fieldFlags[part[2]] + " "
+	})
+	return idPattern.ReplaceAllString(line, "--request-id")
 }
 
 func (f *Failure) reportJSON(w io.Writer) {

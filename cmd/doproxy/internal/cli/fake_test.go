@@ -358,7 +358,23 @@ func (f *fake) ImportDroplets(_ context.Context, req *doproxyv1.ImportDropletsRe
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &doproxyv1.ImportDropletsResponse{Pool: f.count(f.pools[0]), Importing: req.GetIds()[:1]}, nil
+	res := &doproxyv1.ImportDropletsResponse{Pool: f.count(f.pools[0])}
+	for _, id := range req.GetIds() {
+		if slices.ContainsFunc(f.droplets, func(d *doproxyv1.Droplet) bool { return d.GetId() == id }) {
+			continue
+		}
+		res.Importing = append(res.Importing, id)
+		switch {
+		case req.GetValidateOnly():
+		case id == 404:
+			f.events = append(f.events, &doproxyv1.Event{Id: "404", Type: "import.refused", Pool: "web", Message: "droplet 404: DigitalOcean knows no such droplet"})
+		case len(req.GetIds()) == 2 && req.GetIds()[1] == 404:
+			d := f.newDroplet(f.pools[0])
+			d.Id = id
+			f.advance(d, doproxyv1.Phase_PHASE_SERVING)
+		}
+	}
+	return res, nil
 }
 
 func (f *fake) WatchDroplets(req *doproxyv1.WatchDropletsRequest, stream grpc.ServerStreamingServer[doproxyv1.WatchDropletsResponse]) error {

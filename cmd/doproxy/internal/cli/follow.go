@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -93,9 +94,14 @@ func (s *session) followFailure(op string, last *doproxyv1.Progress, requestID s
 	case last != nil && stopped:
 		f.Err = &wrapped{"stopped following, the work goes on: ", f.Err}
 	case last != nil && passing(err):
-		f.Err = &wrapped{"lost sight of the work, which goes on: ", f.Err}
-	case last == nil && (stopped || passing(err)) && !isUnreachable(err):
-		f.Err = &wrapped{"not known whether it is on record: ", f.Err}
+		f.Err = &wrapped{"lost sight of the work, which goes on: ", unclaimed(f.Err)}
+	case last == nil && s.doubt != nil && (stopped || passing(err)):
+		if changedNothing(err) { // of the last attempt only
+			f.Err = s.doubt
+		}
+		if f.reason() != "OUTCOME_UNKNOWN" { // which says it itself
+			f.Err = &wrapped{"not known whether it is on record: ", f.Err}
+		}
 		f.Mend = append(f.Mend, "it counts once with --request-id "+requestID)
 		return f
 	default:
@@ -106,7 +112,13 @@ func (s *session) followFailure(op string, last *doproxyv1.Progress, requestID s
 	return f
 }
 
-func isUnreachable(err error) bool {
-	var u *unreachable
-	return errors.As(err, &u)
+// unclaimed is an answer without its claim that nothing was changed, which is
+// about the last attempt only.
+func unclaimed(err error) error {
+	if !changedNothing(err) {
+		return err
+	}
+	p := status.Convert(err).Proto()
+	p.Message = strings.NewReplacer(" and nothing was changed", "", "; nothing was changed", "").Replace(p.GetMessage())
+	return status.FromProto(p).Err()
 }

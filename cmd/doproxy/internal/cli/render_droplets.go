@@ -74,7 +74,7 @@ func dropletsTable(st style, now time.Time, droplets []*doproxyv1.Droplet, held 
 	}
 	nodes := nodesOf(list)
 	wide := st.fits(list, now, nodes, true)
-	b.WriteString(wide.String())
+	b.WriteString(st.clipLines(wide.String()))
 	heldUp(&b, st, now, held)
 	for _, d := range list {
 		if d.GetReason() != "" && !heldBy(held, d) {
@@ -83,7 +83,7 @@ func dropletsTable(st style, now time.Time, droplets []*doproxyv1.Droplet, held 
 	}
 	if len(nodes) > 0 {
 		legend := fmt.Sprintf("health on %s: %s up  %s down  %s unchecked", strings.Join(nodes, ", "), st.health("up"), st.health("down"), st.health("unchecked"))
-		b.WriteString("\n" + legend + "\n")
+		b.WriteString("\n" + wrap(legend, st.width, "  ") + "\n")
 	}
 	return b.String()
 }

@@ -95,7 +95,7 @@ func poolsTable(st style, now time.Time, pools []*doproxyv1.Pool) string {
 		}
 	}
 	var b strings.Builder
-	b.WriteString(g.String())
+	b.WriteString(st.clipLines(g.String()))
 	heldUp(&b, st, now, held)
 	return b.String()
 }

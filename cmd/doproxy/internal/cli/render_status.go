@@ -81,7 +81,7 @@ func subject(e *doproxyv1.Event) string {
 // eventLine is one event for a terminal, of which it takes one line.
 func eventLine(st style, e *doproxyv1.Event) string {
 	e = cleaned(e)
-	line := st.dim(clock(e.GetTime())) + "  " + st.eventType(pad(e.GetType(), 24)) + "  " + st.bold(pad(subject(e), 12))
+	line := st.dim(clock(e.GetTime())) + "  " + st.eventType(pad(e.GetType(), 25)) + "  " + st.bold(pad(subject(e), 12))
 	if e.GetMessage() != "" {
 		line += "  " + e.GetMessage()
 	}

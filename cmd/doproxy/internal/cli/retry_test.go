@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -23,10 +24,42 @@ import (
 	doproxyv1 "github.com/doproxy/doproxy/proto/doproxy/v1"
 )
 
-func (b *bench) importCommand(*testing.T) *cobra.Command {
+func importCommand(what ImportOptions) *cobra.Command {
 	return &cobra.Command{Use: "import", RunE: func(cmd *cobra.Command, _ []string) error {
-		return Import(cmd, Options{}, "web", []int64{11, 12}, false)
+		return Import(cmd, Options{}, what)
 	}}
+}
+
+// Only what the store refused certainly left no trace.
+func TestNothingWasChangedIsSaidOnlyWhenItIsSo(t *testing.T) {
+	answer := func(reason, message string) error {
+		s, err := status.New(codes.Unavailable, message).WithDetails(&errdetails.ErrorInfo{Reason: reason, Domain: "doproxy"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Err()
+	}
+	none := answer("STORE_UNAVAILABLE", "the store does not answer; traffic is not affected and nothing was changed: try again")
+	unknown := answer("OUTCOME_UNKNOWN", "the store did not answer in time, and the change may or may not have been made: ask again with the same request_id")
+	for _, c := range []struct {
+		name    string
+		answers []error // the last again and again
+		want    string
+	}{
+		{"refused", []error{none}, "doproxy: create: the store does not answer; traffic is not affected and nothing was changed: try again\n"},
+		{"unknown", []error{unknown}, "doproxy: create: the store did not answer in time, and the change may or may not have been made: ask again with the same --request-id\n  mend: it counts once with --request-id abc\n"},
+		{"unknown, then refused", []error{unknown, none}, "doproxy: create: the store did not answer in time, and the change may or may not have been made: ask again with the same --request-id\n  mend: it counts once with --request-id abc\n"},
+	} {
+		b := newBench(t)
+		var n atomic.Int32
+		b.fake.before = func(proto.Message) error { return c.answers[min(int(n.Add(1)), len(c.answers))-1] }
+		var ticks atomic.Int64
+		b.now = func() time.Time { return epoch.Add(time.Duration(ticks.Add(1)) * 2 * time.Second) }
+		got := b.run("create", "--request-id", "abc", "--no-progress")
+		if !strings.HasSuffix(got.err, c.want) || got.exit != ExitUnavailable {
+			t.Errorf("%s: exit %d, stderr:\n%s\nwant:\n%s", c.name, got.exit, got.err, c.want)
+		}
+	}
 }
 
 // A node that dies in the middle of a create is asked again with the same id.
@@ -209,6 +242,32 @@ func TestTLS(t *testing.T) {
 	b.want(0, "global\n    daemon\n", "", "generate", "--server", addr, "--ca-file", ca)
 	got := b.run("generate", "--server", addr, "--tls")
 	if got.exit != ExitUnavailable || !strings.Contains(got.err, "certificate signed by unknown authority") {
+		t.Errorf("exit %d, stderr:\n%s", got.exit, got.err)
+	}
+}
+
+func TestANodeThatWantsACertificate(t *testing.T) {
+	b := newBench(t)
+	donor := httptest.NewTLSServer(nil) // for its certificate
+	defer donor.Close()
+	serve := func(ask tls.ClientAuthType) (addr string, stop func()) {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: donor.TLS.Certificates, ClientAuth: ask})))
+		done := make(chan struct{})
+		go func() { defer close(done); _ = s.Serve(listener) }()
+		return listener.Addr().String(), func() { s.Stop(); <-done }
+	}
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: donor.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	addr, stop := serve(tls.RequireAnyClientCert)
+	defer stop()
+	got := b.run("generate", "--server", addr, "--ca-file", ca)
+	if got.exit != ExitDenied || !strings.Contains(got.err, "--cert-file and --key-file") {
 		t.Errorf("exit %d, stderr:\n%s", got.exit, got.err)
 	}
 }

@@ -75,6 +75,8 @@ func parseTarget(s string) (target, error) {
 type server struct {
 	target
 	conn *grpc.ClientConn
+	// secure: it is spoken to over TLS; named: a certificate is shown to it.
+	secure, named bool
 
 	mu      sync.Mutex
 	dialErr error // of the last attempt to connect
@@ -87,6 +89,7 @@ func newServer(t target, secure *tls.Config) (*server, error) {
 	if secure != nil && t.network == "tcp" {
 		config := secure.Clone()
 		config.ServerName = t.host
+		s.secure, s.named = true, len(config.Certificates) > 0
 		creds = credentials.NewTLS(config)
 	}
 	conn, err := grpc.NewClient("passthrough:///"+t.address,
@@ -137,7 +140,28 @@ func (s *server) explain(err error, sent bool) error {
 	case dialErr != nil:
 		why = dialErr.Error()
 	}
-	return &unreachable{status.Newf(codes.Unavailable, "cannot connect to %s: %s", s.target, why), s.target, dialErr}
+	code, mend := codes.Unavailable, ""
+	if s.secure && dialErr == nil {
+		if mend = s.wanted(why); mend != "" {
+			code = codes.Unauthenticated
+		}
+	}
+	return &unreachable{status.Newf(code, "cannot connect to %s: %s", s.target, why), s.target, dialErr, mend}
+}
+
+// wanted is the mend when a node ended a TLS connection for want of a
+// certificate that it trusts, else empty.
+func (s *server) wanted(why string) string {
+	_, alert, refused := strings.Cut(why, "remote error: tls: ")
+	switch {
+	case refused && strings.Contains(alert, "certificate") && s.named:
+		return "the node does not take this certificate: show one of the authority that it trusts with --cert-file and --key-file"
+	case refused && strings.Contains(alert, "certificate"):
+		return "show a certificate with --cert-file and --key-file"
+	case !s.named && (strings.HasSuffix(why, "EOF") || strings.HasSuffix(why, "connection reset by peer") || strings.HasSuffix(why, "broken pipe")):
+		return "the node may want a certificate: show one with --cert-file and --key-file; or it may not speak TLS on " + s.address + ": leave out --tls"
+	}
+	return ""
 }
 
 // unreachable says that no connection came to be.
@@ -145,6 +169,7 @@ type unreachable struct {
 	status *status.Status
 	target target
 	cause  error
+	mend   string // not empty: the node is there and wants a certificate
 }
 
 func (u *unreachable) Error() string              { return u.status.Message() }
@@ -152,6 +177,9 @@ func (u *unreachable) GRPCStatus() *status.Status { return u.status }
 
 // advice is what to try when no node could be reached.
 func (u *unreachable) advice() []string {
+	if u.mend != "" {
+		return []string{u.mend}
+	}
 	if u.target.network != "unix" {
 		return []string{"is the node up, and does it listen on " + u.target.address + "? Name others with --server HOST:PORT,HOST:PORT"}
 	}

@@ -37,6 +37,9 @@ type session struct {
 	errStyle style  // of err
 	servers  []*server
 	turn     int // the server asked now
+	// doubt is the last failed attempt of the last try that may have been put on
+	// record all the same; nil when it is certain that nothing was.
+	doubt error
 }
 
 // run makes a command's RunE: it opens a session and closes it. Formats beside
@@ -148,6 +151,7 @@ type attempt func(ctx context.Context, cc grpc.ClientConnInterface, contact func
 // try makes a call at one server after the other as far as e goes. Its errors
 // are gRPC statuses, or the context's.
 func (s *session) try(e effort, call attempt) error {
+	s.doubt = nil
 	since, contacted, lost := s.opts.Now(), false, false
 	wait := 100 * time.Millisecond
 	contact := func() { since, contacted, wait = s.opts.Now(), true, 100*time.Millisecond }
@@ -158,6 +162,9 @@ func (s *session) try(e effort, call attempt) error {
 			err, sent, answered = s.once(e, call, contact)
 			if err == nil {
 				return nil
+			}
+			if sent && !changedNothing(err) {
+				s.doubt = err
 			}
 			if s.ctx.Err() != nil {
 				return s.ended()
@@ -236,11 +243,24 @@ var errEnded = status.Error(codes.Unavailable, "the server ended the call early"
 
 // passing tells whether another server, or the same one later, may do better.
 func passing(err error) bool {
+	var nobody *unreachable
+	if errors.As(err, &nobody) {
+		return true
+	}
 	switch s := status.Convert(err); s.Code() {
 	case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded:
 		return true
 	case codes.Internal:
 		return strings.Contains(s.Message(), "RST_STREAM")
+	}
+	return false
+}
+
+// changedNothing tells whether a server said so.
+func changedNothing(err error) bool {
+	switch (&Failure{Err: err}).reason() {
+	case "STORE_UNAVAILABLE", "NODE_BEHIND", "INVENTORY_NOT_READY", "CONTENDED":
+		return true
 	}
 	return false
 }

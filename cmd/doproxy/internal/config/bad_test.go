@@ -50,6 +50,8 @@ var bad = []problem{
 	{"cluster: 5\n", ":1: cluster: 5 is not text: put it in quotes"},
 	{"cluster: true\n", ":1: cluster: true is not text: put it in quotes"},
 	{"cluster: [a]\n", ":1: cluster: a list is not text: write one value"},
+	{"etcd: {endpoints: [http://127.0.0.1:2379]}\n", ":1: etcd.endpoints[0]: a mapping is not text: put an address with :// in quotes"},
+	{pool("min: 30\n    max: 10\n    desired: 20"), ":4: pools[0].min: 30 is above max, 10, and desired, 20, must lie between them: lower it or raise max"},
 	{"cluster: {a: b}\n", ":1: cluster: a mapping is not text: write one value"},
 	{"etcd: foo\n", `:1: etcd: "foo" is not a mapping: write keys below it, such as endpoints:`},
 	{"lease_ttl: 3\n", ":1: lease_ttl: 3 is not a duration: write it with a unit, such as 3s"},

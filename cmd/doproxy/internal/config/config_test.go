@@ -156,7 +156,7 @@ pools:
       paths: [/api]
     policy: {boot_deadline: 3m, drain_deadline: 30s}
 `, func() world {
-		w := testWorld(map[string]string{"secrets/token": testToken + "x\n", "password": "pass word\n", "my.tmpl": "global\n", "web.yml": "#cloud-config\n"})
+		w := testWorld(map[string]string{"secrets/token": testToken + "x\n", "password": "pass word\n", "my.tmpl": "global\n", "site.pem": "PEM\n", "web.yml": "#cloud-config\n"})
 		w.env = func(string) (string, bool) { return "", false }
 		return w
 	}())

@@ -368,6 +368,12 @@ func (d *decoder) scalar(path string, n ast.Node, v reflect.Value, tag reflect.S
 			}
 			wrong("text: put it in quotes")
 		default:
+			// In a list within a mapping of one line, the parser takes http://host
+			// for a mapping.
+			if _, ok := n.(ast.MapNode); ok && strings.Contains(n.String(), "//") {
+				wrong("text: put an address with :// in quotes")
+				return
+			}
 			wrong("text: write one value")
 		}
 	case v.Kind() == reflect.Bool:

@@ -137,6 +137,9 @@ func (r *resolver) pool(path string, f *PoolFile) Pool {
 		}
 		switch {
 		case p.Min > p.Max:
+			if f.Desired != nil {
+				limit += fmt.Sprintf(", and desired, %d, must lie between them", p.Desired)
+			}
 			r.addf(at("min"), "%d is above %s: lower it or raise max", p.Min, limit)
 		case p.Desired > p.Max:
 			r.addf(at("desired"), "%d is above %s: lower it or raise max", p.Desired, limit)

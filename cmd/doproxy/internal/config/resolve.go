@@ -1,6 +1,8 @@
 package config
 
 import (
+	"errors"
+	"io/fs"
 	"net/netip"
 	"net/url"
 	"path/filepath"
@@ -302,6 +304,11 @@ func (r *resolver) binds() (binds []haproxy.Bind) {
 		plain = []string{"*:80"}
 	}
 	certificate := r.haproxyPath("haproxy.certificate", f.Certificate)
+	if certificate != "" {
+		if _, err := r.stat(certificate); errors.Is(err, fs.ErrNotExist) {
+			r.warnf("haproxy.certificate", "there is no %s, and HAProxy will not start with it: put a PEM file with chain and key there", show(certificate))
+		}
+	}
 	if tls == nil && f.Certificate != "" {
 		tls = []string{"*:443"}
 	}
