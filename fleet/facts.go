@@ -23,6 +23,8 @@ type Facts struct {
 	// Hold is the moment before which the cloud wants no call.
 	Hold time.Time
 
+	// nodes is when each was last seen alive.
+	nodes        map[string]time.Time
 	listing      bool
 	listTried    time.Time
 	listFailures int
@@ -40,6 +42,7 @@ type Facts struct {
 func NewFacts(now time.Time) *Facts {
 	return &Facts{
 		Term:     now,
+		nodes:    map[string]time.Time{},
 		creating: map[string]time.Time{},
 		creates:  map[string]int{},
 		outcomes: map[string]outcome{},
@@ -123,6 +126,13 @@ type adoption struct {
 	count   int
 	done    bool
 	refused string // a definite no
+}
+
+// See notes which nodes are alive.
+func (f *Facts) See(s *inventory.State, now time.Time) {
+	for name := range s.Nodes {
+		f.nodes[name] = now
+	}
 }
 
 // StartList notes that a list call is about to be sent.

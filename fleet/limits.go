@@ -15,6 +15,17 @@ func room(pool *inventory.Pool, c census) int {
 	return max(0, pool.Max-c.billed)
 }
 
+// recorded counts the droplets alive whose record is not new.
+func (pp *poolPlan) recorded() int {
+	n := 0
+	for i := range pp.members {
+		if m := &pp.members[i]; m.was != nil && m.alive() {
+			n++
+		}
+	}
+	return n
+}
+
 func (pp *poolPlan) census() census {
 	c := census{alive: pp.foreign, billed: pp.foreign + pp.spare}
 	for i := range pp.members {

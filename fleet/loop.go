@@ -244,6 +244,7 @@ func (r *run) pass(ctx context.Context) (next time.Time) {
 	}
 	r.facts.Prune(state)
 	now := time.Now()
+	r.facts.See(state, now)
 	d := Plan(Input{Now: now, Settings: r.Settings, UID: r.UID, State: state, Facts: r.facts})
 	r.note(d.Notes)
 	r.start(ctx, now, d)

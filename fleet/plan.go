@@ -243,6 +243,7 @@ func (p *planner) at(t time.Time) {
 func (p *planner) onHold() bool {
 	if p.now.Before(p.f.Hold) {
 		p.at(p.f.Hold)
+		p.note("throttled", "fleet.held", "", "", "DigitalOcean's limit on requests is reached: nothing is asked of it before "+p.f.Hold.UTC().Format(time.RFC3339))
 		return true
 	}
 	return false
@@ -269,7 +270,11 @@ func (p *planner) get(id int64, since time.Time) {
 func (p *planner) destroy(id int64) {
 	a := p.f.deletes[id]
 	if a.count > 0 {
-		if again := a.sent.Add(p.Settings.backoff(a.count)); p.now.Before(again) {
+		again := a.sent.Add(p.Settings.backoff(a.count))
+		if !a.done.IsZero() { // it was accepted, and takes its time
+			again = later(again, a.done.Add(p.Settings.RemoveDeadline))
+		}
+		if p.now.Before(again) {
 			p.at(again)
 			return
 		}

@@ -135,7 +135,7 @@ func TestPlan(t *testing.T) {
 		{"out before the first list", serve, func(s *scene) { s.pool.Desired = 5; s.Facts.List = nil }, ""},
 		{"out with a list of an earlier term", serve, func(s *scene) { s.pool.Desired = 5; s.Facts.Term = noon }, ""},
 		{"out while held back", serve, func(s *scene) { s.pool.Desired = 5; s.pool.RetryAt = noon.Add(time.Second) }, ""},
-		{"out while throttled", serve, func(s *scene) { s.pool.Desired = 5; s.Facts.Hold = noon.Add(time.Second) }, ""},
+		{"out while throttled", serve, func(s *scene) { s.pool.Desired = 5; s.Facts.Hold = noon.Add(time.Second) }, "note throttled"},
 		{"out after failures: one call of few", serve, func(s *scene) { s.pool.Desired, s.pool.Failures, s.pool.Max = 9, 2, 99 },
 			"pool(next 9, failures 2, desired 9, remove [], import []); web-3 requested id 0 asked; web-4 requested id 0 asked; web-5 requested id 0; web-6 requested id 0; web-7 requested id 0; web-8 requested id 0; create web-3 web-4"},
 		{"out, skipping names that are taken", serve, func(s *scene) { s.pool.Desired, s.pool.NextOrdinal = 4, 2 },
@@ -295,6 +295,23 @@ func TestPlan(t *testing.T) {
 			s.also(cloud.Droplet{Droplet: inventory.Droplet{Name: "old-box", Pool: "web", ID: 9}})
 			s.Facts.got[9] = got{at: noon, state: gotExists}
 		}, "pool(next 3, failures 0, desired 4, remove [], import []); old-box booting id 9"},
+		{"strangers in surplus cost no droplet on record", serve, func(s *scene) {
+			s.list(ago(time.Second), 1000, 1001, 1002, 1007)
+		}, "get 1007"},
+		{"strangers in surplus, confirmed: taken up first", serve, func(s *scene) {
+			s.list(ago(time.Second), 1000, 1001, 1002, 1007)
+			s.Facts.got[1007] = got{at: noon, state: gotExists}
+		}, "pool(next 8, failures 0, desired 3, remove [], import []); web-7 booting id 1007"},
+		{"drained, but a node went silent during it", drain, func(s *scene) {
+			s.pool.Desired = 2
+			s.sees(3, inventory.ServerState{})
+			s.Facts.nodes["lb-9"] = ago(time.Minute)
+		}, ""},
+		{"drained, and the silent node is long gone", drain, func(s *scene) {
+			s.pool.Desired = 2
+			s.sees(3, inventory.ServerState{})
+			s.Facts.nodes["lb-9"] = ago(time.Hour)
+		}, "web-1 deleting id 1001"},
 		{"stranger, just deleted", serve, func(s *scene) {
 			s.list(ago(time.Second), 1000, 1001, 1002, 1007)
 			s.Facts.got[1007] = got{at: ago(time.Minute), state: gotGone}

@@ -18,7 +18,9 @@ func (p *planner) scale(pp *poolPlan) {
 	switch {
 	case pool.Desired < 0:
 	case c.alive > pool.Desired:
-		p.shrink(pp, c.alive-pool.Desired)
+		// Only what is on record is let go: a surplus of droplets that were just
+		// found must not cost one that serves. They are on record at the next run.
+		p.shrink(pp, pp.recorded()-pool.Desired)
 	case c.alive < pool.Desired && p.mayCreate(pool):
 		p.grow(pp, min(pool.Desired-c.alive, room(pool, c)-c.queued))
 	}
@@ -53,7 +55,7 @@ func (p *planner) shrink(pp *poolPlan, surplus int) {
 	slices.SortFunc(all, func(a, b candidate) int {
 		return cmp.Or(cmp.Compare(a.cost, b.cost), newestFirst(pp.members[a.index].d, pp.members[b.index].d))
 	})
-	for _, c := range all[:min(surplus, len(all))] {
+	for _, c := range all[:max(0, min(surplus, len(all)))] {
 		p.leave(&pp.members[c.index], "scaled in")
 	}
 }

@@ -223,7 +223,7 @@ func (p *planner) draining(pp *poolPlan, m *member) {
 	within := pp.was.Policy.DrainDeadline.Or(drainDeadline)
 	deadline := m.d.Since.Add(within)
 	switch {
-	case p.nodes.drained(m.d), !reachable(m.d):
+	case p.nodes.drained(m.d) && !p.missed(within), !reachable(m.d):
 		m.enter(inventory.Deleting, p.now, m.d.Reason)
 		m.message = "no session is left"
 	case !p.now.Before(deadline):
@@ -232,6 +232,19 @@ func (p *planner) draining(pp *poolPlan, m *member) {
 	default:
 		p.at(deadline)
 	}
+}
+
+// missed says that a node has gone silent within that time. Its HAProxy may
+// serve on, with sessions that nobody tells of.
+func (p *planner) missed(within time.Duration) bool {
+	missed := false
+	for name, seen := range p.f.nodes {
+		if until := seen.Add(within); p.State.Nodes[name] == nil && p.now.Before(until) {
+			p.at(until)
+			missed = true
+		}
+	}
+	return missed
 }
 
 // deleting asks the cloud for the end once no HAProxy has the droplet, until the

@@ -63,11 +63,14 @@ func unanswered(err error) error {
 }
 
 // retryAfter is when a throttled caller may come again: as Retry-After says, else
-// RateLimit-Reset, at most an hour from now.
+// RateLimit-Reset if none of the hour's requests remains, else in a minute; at
+// most an hour from now.
 func retryAfter(h http.Header, now time.Time) time.Time {
 	until := now.Add(time.Minute)
 	if s, err := strconv.Atoi(h.Get("Retry-After")); err == nil && s >= 0 {
 		until = now.Add(time.Duration(s) * time.Second)
+	} else if left, err := strconv.Atoi(h.Get("RateLimit-Remaining")); err == nil && left > 0 {
+		// The hour's requests are not used up, so it was the minute's limit.
 	} else if unix, err := strconv.ParseInt(h.Get("RateLimit-Reset"), 10, 64); err == nil {
 		until = time.Unix(unix, 0)
 	}

@@ -298,7 +298,7 @@ func (t *tierOnEtcd) propagate(times int) []time.Duration {
 	for range times {
 		sent := t.setPhase(inventory.Serving)
 		took = append(took, t.all(http.StatusOK).Sub(sent))
-		t.setPhase(inventory.Booting)
+		t.setPhase(inventory.Draining)
 		t.all(http.StatusServiceUnavailable)
 		time.Sleep(20 * time.Millisecond)
 	}

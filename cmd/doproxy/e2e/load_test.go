@@ -81,6 +81,18 @@ func (l *load) fail(n node, err error) {
 	}
 }
 
+// more waits until so many more requests were sent.
+func (l *load) more(n int64) {
+	l.t.Helper()
+	until := l.sent.Load() + n
+	eventually(l.t, "the load goes on", func() error {
+		if sent := l.sent.Load(); sent < until {
+			return fmt.Errorf("%d of %d requests", sent, until)
+		}
+		return nil
+	})
+}
+
 // end stops the load and fails the test on any failed request.
 func (l *load) end() {
 	l.t.Helper()

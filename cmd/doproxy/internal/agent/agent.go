@@ -119,12 +119,12 @@ func (a *agent) preset() error {
 }
 
 // bootstrap writes what only the first agent of a cluster writes: its meta
-// record, and the pools that the configuration defines. A node that knew the
-// cluster before does not: it would give a wiped store a new identity.
+// record, and the pools that the configuration defines.
 func (a *agent) bootstrap(ctx context.Context) error {
+	known := a.mirror.State() // from disk, before the store is read
 	backoff := inventory.Backoff{Min: minRetry, Max: maxRetry}
 	for {
-		err := a.tryBootstrap(ctx)
+		err := a.tryBootstrap(ctx, known)
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
@@ -135,27 +135,45 @@ func (a *agent) bootstrap(ctx context.Context) error {
 	}
 }
 
-func (a *agent) tryBootstrap(ctx context.Context) error {
-	if a.mirror.State().Meta == nil {
+// tryBootstrap: a node that knew the cluster before writes nothing into a store
+// that has lost it: that would give a wiped store a new identity, or pools that
+// want no droplets.
+func (a *agent) tryBootstrap(ctx context.Context, known *inventory.State) error {
+	if known.Meta == nil {
 		if _, err := inventory.EnsureMeta(ctx, a.store, a.keys); err != nil {
 			return err
 		}
 	}
+	state := a.mirror.State()
+	if !state.Listed || state.Err != nil || state.Meta == nil {
+		return errors.Join(errNoCluster, state.Err)
+	}
+	meta, err := inventory.Get(ctx, a.store, a.keys.Meta())
+	if err != nil {
+		return err
+	}
 	for _, p := range a.cfg.Pools {
-		if err := a.ensurePool(ctx, p); err != nil {
+		// A pool that was, or whose droplets are there, is not new: its record
+		// was deleted, by a request or by accident.
+		if known.Pools[p.Name] != nil || state.Pools[p.Name] != nil || len(state.PoolDroplets(p.Name)) > 0 {
+			continue
+		}
+		if err := a.createPool(ctx, p, meta.Mod); err != nil {
 			return fmt.Errorf("pool %s of %s: %w", p.Name, a.cfg.File, err)
 		}
 	}
 	return nil
 }
 
-// ensurePool creates a pool that never was: not one that exists, nor one whose
-// deletion left its ordinal behind.
-func (a *agent) ensurePool(ctx context.Context, p config.Pool) error {
+// createPool creates a pool that never was: not one whose deletion left its
+// ordinal behind, nor one in a store that has lost its meta record.
+func (a *agent) createPool(ctx context.Context, p config.Pool, meta inventory.Revision) error {
 	pool := &inventory.Pool{PoolSpec: p.PoolSpec, Desired: p.Desired, Created: now()}
 	var txn inventory.Txn
 	txn.Add(inventory.PutPool(a.keys, pool))
-	txn.Guards = append(txn.Guards, inventory.Guard{Key: a.keys.Ordinal(p.HostnamePrefix)})
+	txn.Guards = append(txn.Guards,
+		inventory.Guard{Key: a.keys.Ordinal(p.HostnamePrefix)},
+		inventory.Guard{Key: a.keys.Meta(), Mod: meta})
 	_, err := a.store.Commit(ctx, txn)
 	if errors.Is(err, inventory.ErrConflict) {
 		return nil

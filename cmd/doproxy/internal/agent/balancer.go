@@ -27,6 +27,7 @@ type balancer struct {
 
 	started    time.Time
 	reloadDone atomic.Pointer[string] // id of the last one asked of all nodes
+	keptText   atomic.Pointer[string] // of keptError
 }
 
 func newBalancer(a *agent) (*balancer, error) {
@@ -79,14 +80,23 @@ func (b *balancer) run(ctx context.Context) error {
 	wake, cancel := b.agent.mirror.Subscribe()
 	defer cancel()
 	wants := haproxy.NewTracker(b.base)
-	var save <-chan time.Time
-	var applied *inventory.State
+	var save, recheck <-chan time.Time
+	var picture *inventory.State // as HAProxy was last brought to
+	var applied inventory.Revision
 	var reloaded string
+	if preset := b.agent.mirror.State(); preset.Meta != nil {
+		picture = preset
+	}
 	for {
 		state := b.agent.mirror.State()
-		if b.trusted(state) && (applied == nil || state.Inventory != applied.Inventory) {
-			b.sync.Apply(wants.Wanted(state), int64(state.Inventory))
-			applied = state
+		if b.trusted(state) && (applied == 0 || state.Inventory != applied || recheck == nil && b.kept() != "") {
+			next, kept := retain(picture, state, b.up)
+			if len(kept) > 0 {
+				recheck = time.After(keepCheck)
+			}
+			b.keeps(kept)
+			b.sync.Apply(wants.Wanted(next), int64(state.Inventory))
+			picture, applied = next, state.Inventory
 			if save == nil && state.Listed {
 				save = time.After(saveAfter)
 			}
@@ -99,15 +109,58 @@ func (b *balancer) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			if save != nil {
-				b.save(applied)
+				b.save(picture)
 			}
 			return nil
 		case <-wake:
+		case <-recheck:
+			recheck = nil
 		case <-save:
 			save = nil
-			b.save(applied)
+			b.save(picture)
 		}
 	}
+}
+
+const (
+	// keepCheck is how often kept servers are looked at.
+	keepCheck = 2 * time.Second
+	// lookFirst is how long an agent that starts waits to see what its HAProxy
+	// serves before it believes that records vanished.
+	lookFirst = 3 * time.Second
+)
+
+// up says whether HAProxy finds a droplet up. While it was not asked yet, what
+// served is taken for up.
+func (b *balancer) up(d *inventory.Droplet) bool {
+	sample := b.sync.Sample()
+	if sample.At.IsZero() {
+		return time.Since(b.started) < lookFirst
+	}
+	return sample.Servers[d.Pool+"/"+haproxy.ServerName(d.ID)].Up
+}
+
+// keeps notes and tells which servers are kept against their records.
+func (b *balancer) keeps(kept []string) {
+	text := keptError(kept)
+	if text == b.kept() {
+		return
+	}
+	b.keptText.Store(&text)
+	b.tell()
+	if text == "" {
+		b.agent.logger.Info("no server is kept against its record any more")
+		return
+	}
+	b.agent.logger.Error("records that served have vanished", "error", text)
+	b.agent.journal.Record(inventory.Event{Type: "node.kept", Node: b.agent.cfg.Node, Message: text})
+}
+
+func (b *balancer) kept() string {
+	if text := b.keptText.Load(); text != nil {
+		return *text
+	}
+	return ""
 }
 
 func (b *balancer) save(state *inventory.State) {

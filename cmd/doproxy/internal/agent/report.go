@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"net/url"
 	"time"
@@ -83,13 +84,14 @@ type facts struct {
 	status    haproxy.Status
 	sample    time.Time
 	reloaded  string
+	kept      string
 	missing   bool // the store has no report of this node
 }
 
 func (a *agent) facts() facts {
 	state := a.mirror.State()
 	return facts{
-		state.Inventory, a.balancer.sync.Status(), a.balancer.sync.Sample().At, a.balancer.reloaded(),
+		state.Inventory, a.balancer.sync.Status(), a.balancer.sync.Sample().At, a.balancer.reloaded(), a.balancer.kept(),
 		state.Nodes[a.cfg.Node] == nil,
 	}
 }
@@ -128,7 +130,7 @@ func (a *agent) node(started time.Time, seen *watched) *inventory.Node {
 		HAProxyVersion: status.Version, HAProxyPID: status.PID, HAProxySince: status.Since.UTC().Truncate(time.Millisecond),
 		Reloads:  int64(status.Reloads),
 		Reloaded: a.balancer.reloaded(),
-		Error:    status.Error,
+		Error:    cmp.Or(a.balancer.kept(), status.Error),
 		Seen:     inventory.Revision(sample.Revision),
 		Servers:  seen.look(a.mirror.State(), sample),
 	}

@@ -517,7 +517,7 @@ func (f *fake) GetStatus(_ context.Context, req *doproxyv1.GetStatusRequest) (*d
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	res := &doproxyv1.GetStatusResponse{
-		Cluster: "demo", Uid: "01JUID", Revision: f.revision, Leader: "nodes/lb1", Node: "nodes/lb2", StoreError: f.storeErr,
+		Cluster: "demo", Uid: "01JUID", Revision: f.revision, InventoryRevision: 100, Leader: "nodes/lb1", Node: "nodes/lb2", StoreError: f.storeErr,
 		Nodes: f.nodes, Events: f.events[max(0, len(f.events)-int(req.GetEvents())):],
 	}
 	if f.storeErr != "" {

@@ -165,10 +165,6 @@ func (st style) nodesPart(b *strings.Builder, now time.Time, res *doproxyv1.GetS
 		b.WriteString("\n" + st.yellow("No node is live.") + "\n")
 		return
 	}
-	newest := int64(0)
-	for _, n := range nodes {
-		newest = max(newest, n.GetAppliedRevision())
-	}
 	g := &grid{st: st, head: []string{"NODE", "HAPROXY", "APPLIED", "RELOADS", "UP", "SERVES AT"}, right: []int{3, 4}}
 	var errors []string
 	for _, n := range nodes {
@@ -186,7 +182,7 @@ func (st style) nodesPart(b *strings.Builder, now time.Time, res *doproxyv1.GetS
 			haproxy = st.red(haproxy)
 		}
 		applied := strconv.FormatInt(n.GetAppliedRevision(), 10)
-		if n.GetAppliedRevision() < newest {
+		if n.GetAppliedRevision() < res.GetInventoryRevision() {
 			applied = st.yellow(applied + " behind")
 		}
 		g.add(name, haproxy, applied, strconv.FormatInt(n.GetReloads(), 10), ago(now, n.GetStartTime()), dash(strings.Join(n.GetAddresses(), " ")))
