@@ -164,7 +164,9 @@ func (w *owner) flush(now time.Time) {
 
 // written takes the result of a write.
 func (w *owner) written(r writeResult) {
-	if err := w.file.ended(r); err != nil {
+	err := w.file.ended(r)
+	w.fileError = err
+	if err != nil {
 		w.o.Logger.Error("cannot write haproxy's configuration", "error", err)
 		return
 	}

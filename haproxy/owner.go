@@ -28,6 +28,8 @@ type owner struct {
 	// invalid is why the configuration last applied was refused outright; what
 	// was wanted before still is.
 	invalid error
+	// fileError is why the file is behind what HAProxy runs.
+	fileError error
 
 	connected bool
 	dead      <-chan struct{} // closed when the runtime connection ends
@@ -277,7 +279,7 @@ func (w *owner) publish() {
 			s.State, s.Since = state, now
 		}
 		text := ""
-		if err := or(w.invalid, w.failure); err != nil {
+		if err := or(or(w.invalid, w.failure), w.fileError); err != nil {
 			text = err.Error()
 		}
 		if s.Error != text {

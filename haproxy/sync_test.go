@@ -564,3 +564,29 @@ func TestCallsAfterTheEndReturn(t *testing.T) {
 		t.Error("a sample after the end")
 	}
 }
+
+// A file that cannot be written is told of: a restart would bring back what was.
+func TestUnwritableFileIsTold(t *testing.T) {
+	r := newRig(t)
+	a, b := newApp(t, "www-1"), newApp(t, "www-2")
+	r.cfg.Backends[0].Servers = []haproxy.Server{a.server(100)}
+	r.start()
+	r.apply()
+	r.answers("www-1")
+	r.fileShows("www-1=100")
+	// A directory in its place: that stops root too.
+	if err := os.Rename(r.managed.ConfigFile, r.managed.ConfigFile+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(r.managed.ConfigFile, "x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.cfg.Backends[0].Servers = []haproxy.Server{a.server(100), b.server(100)}
+	r.apply()
+	r.wait("the error is shown", func(s haproxy.Status) bool { return strings.Contains(s.Error, "haproxy.cfg") })
+	if err := os.RemoveAll(r.managed.ConfigFile); err != nil {
+		t.Fatal(err)
+	}
+	r.wait("the error is gone", func(s haproxy.Status) bool { return s.Error == "" })
+	r.fileShows("www-1=100 www-2=100")
+}
