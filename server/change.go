@@ -99,6 +99,7 @@ func change[A any](ctx context.Context, s *Server, w wish, decide func(*inventor
 				d.event.Node = s.node
 				s.journal.Record(*d.event)
 			}
+			s.seen(ctx, rev)
 			return outcome[A]{d.answer, rev}, nil
 		case errors.Is(err, inventory.ErrConflict):
 		case errors.Is(err, inventory.ErrLeaseLost):
@@ -109,6 +110,14 @@ func change[A any](ctx context.Context, s *Server, w wish, decide func(*inventor
 		}
 	}
 	return none, fmt.Errorf("%s: %w", w.target, inventory.ErrConflict)
+}
+
+// seen waits until this node's copy has a change that is on record, so that who
+// asks next sees it. The change stands whether or not that takes too long.
+func (s *Server) seen(ctx context.Context, rev inventory.Revision) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, _ = s.mirror.WaitRevision(ctx, rev)
 }
 
 // catchUp returns a state that is no older than this call.

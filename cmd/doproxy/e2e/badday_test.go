@@ -147,7 +147,12 @@ func TestHAProxyKilled(t *testing.T) {
 	eventually(t, "HAProxy serves again after its worker was killed", func() error { _, err := answers(c.Nodes[0], 6); return err })
 	c.follows(3)
 
-	c.reread()
+	eventually(t, "dev.json has the new HAProxy", func() error {
+		if c.reread(); c.Nodes[0].HAProxyPID == master {
+			return fmt.Errorf("pid %d", master)
+		}
+		return nil
+	})
 	kill(t, c.Nodes[0].HAProxyPID, syscall.SIGKILL)
 	eventually(t, "HAProxy serves again after its master was killed", func() error { _, err := answers(c.Nodes[0], 6); return err })
 	c.ok(1, "scale", "web=4", "--wait")

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/doproxy/doproxy/cmd/doproxy/internal/config"
 	"github.com/doproxy/doproxy/election"
@@ -47,6 +48,7 @@ func Run(ctx context.Context, cfg *config.Config, version string, logger *slog.L
 	if err := a.preset(); err != nil {
 		return err
 	}
+	a.known = a.mirror.State()
 	if a.balancer, err = newBalancer(a); err != nil {
 		return err
 	}
@@ -99,6 +101,9 @@ type agent struct {
 	journal  *inventory.Journal
 	balancer *balancer
 	metrics  *metrics
+
+	known        *inventory.State // from disk, before the store was read
+	bootstrapped atomic.Bool
 }
 
 // savedPath is the node's last inventory on disk.
@@ -121,11 +126,14 @@ func (a *agent) preset() error {
 // bootstrap writes what only the first agent of a cluster writes: its meta
 // record, and the pools that the configuration defines.
 func (a *agent) bootstrap(ctx context.Context) error {
-	known := a.mirror.State() // from disk, before the store is read
 	backoff := inventory.Backoff{Min: minRetry, Max: maxRetry}
 	for {
-		err := a.tryBootstrap(ctx, known)
-		if err == nil || ctx.Err() != nil {
+		err := a.tryBootstrap(ctx, a.known)
+		if err == nil {
+			a.bootstrapped.Store(true)
+			return nil
+		}
+		if ctx.Err() != nil {
 			return nil
 		}
 		a.logger.Warn("cannot prepare the cluster's records yet", "error", err)
@@ -144,13 +152,15 @@ func (a *agent) tryBootstrap(ctx context.Context, known *inventory.State) error 
 			return err
 		}
 	}
-	state := a.mirror.State()
-	if !state.Listed || state.Err != nil || state.Meta == nil {
-		return errors.Join(errNoCluster, state.Err)
-	}
 	meta, err := inventory.Get(ctx, a.store, a.keys.Meta())
 	if err != nil {
 		return err
+	}
+	waitCtx, cancel := context.WithTimeout(ctx, maxRetry)
+	defer cancel()
+	state, err := a.mirror.WaitRevision(waitCtx, meta.Mod)
+	if err != nil || state.Err != nil || state.Meta == nil {
+		return errors.Join(errNoCluster, state.Err)
 	}
 	for _, p := range a.cfg.Pools {
 		// A pool that was, or whose droplets are there, is not new: its record

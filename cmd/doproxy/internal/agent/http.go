@@ -51,7 +51,7 @@ func (a *agent) ready() error {
 	switch {
 	case state.Err != nil:
 		return fmt.Errorf("store: %w", state.Err)
-	case state.Meta == nil:
+	case state.Meta == nil || !a.bootstrapped.Load():
 		return errNoCluster
 	case status.State != haproxy.Running:
 		return fmt.Errorf("haproxy is %s %s", status.State, status.Error)
