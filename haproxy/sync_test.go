@@ -178,9 +178,11 @@ func TestBadTemplateIsRolledBack(t *testing.T) {
 		if err := r.sync.Reload(context.Background()); err == nil {
 			t.Fatalf("%s: a reload with it went well", name)
 		}
-		s := r.sync.Status()
-		s = r.wait(name, func(s haproxy.Status) bool { return s.State == haproxy.Failed })
-		if !strings.Contains(s.Error, bad.why) || s.PID != pid {
+		// The one before left it failed too: its own reason says that it is this one.
+		s := r.wait(name, func(s haproxy.Status) bool {
+			return s.State == haproxy.Failed && strings.Contains(s.Error, bad.why)
+		})
+		if s.PID != pid {
 			t.Fatalf("%s: %+v", name, s)
 		}
 		if now, _ := os.ReadFile(r.managed.ConfigFile); string(now) != string(good) {
