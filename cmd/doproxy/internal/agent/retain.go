@@ -31,7 +31,16 @@ func retain(last, state *inventory.State, up func(*inventory.Droplet) bool) (_ *
 		droplets[name] = d
 		kept = append(kept, name)
 	}
-	for name, old := range last.Droplets {
+	// What both begin and end with is the same record: the cost follows the change.
+	before, after := last.SortedDroplets(), state.SortedDroplets()
+	for len(before) > 0 && len(after) > 0 && before[0] == after[0] {
+		before, after = before[1:], after[1:]
+	}
+	for len(before) > 0 && len(after) > 0 && before[len(before)-1] == after[len(after)-1] {
+		before, after = before[:len(before)-1], after[:len(after)-1]
+	}
+	for _, old := range before {
+		name := old.Name
 		now := state.Droplets[name]
 		if old == now || old.Phase != inventory.Serving {
 			continue
@@ -53,7 +62,14 @@ func retain(last, state *inventory.State, up func(*inventory.Droplet) bool) (_ *
 	if all == nil {
 		all = state.Droplets
 	}
+	lost := false
+	for name := range last.Pools {
+		lost = lost || state.Pools[name] == nil
+	}
 	for _, d := range all {
+		if !lost {
+			break
+		}
 		if p := last.Pools[d.Pool]; state.Pools[d.Pool] == nil && p != nil {
 			if pools == nil {
 				pools = maps.Clone(state.Pools)
