@@ -3,6 +3,7 @@ package fleet
 import (
 	"time"
 
+	"github.com/doproxy/doproxy/cloud"
 	"github.com/doproxy/doproxy/inventory"
 )
 
@@ -14,6 +15,12 @@ type Input struct {
 	UID   string
 	State *inventory.State
 	Facts *Facts
+	// Budget is what the account lets each class of calls do now; nil is no bound.
+	Budget *cloud.Allowances
+	// Floor is, by hostname prefix, an ordinal below which names may have been
+	// used though the pool's record says otherwise: the store may have been
+	// restored from an older copy.
+	Floor map[string]int64
 }
 
 // Decision is what to do next, in this order: commit each group's writes, then
@@ -28,6 +35,10 @@ type Decision struct {
 	Next time.Time
 	// Notes are conditions that last, for people.
 	Notes []Note
+	// Usage is what of the limits is used; its API fields are the loop's to fill.
+	Usage inventory.Usage
+	// Prices says that the list of prices is wanted.
+	Prices bool
 }
 
 // Group is one transaction, and what may be done once it is committed.
@@ -39,10 +50,11 @@ type Group struct {
 
 // Write replaces or deletes one record, guarded by the revision at which it was
 // read: that in the value's Mod, where zero asks that there is none yet.
-// Exactly one of Pool and Droplet is set.
+// Exactly one of Pool, Droplet and Member is set.
 type Write struct {
 	Pool    *inventory.Pool
 	Droplet *inventory.Droplet
+	Member  *inventory.Member
 	Delete  bool
 }
 
@@ -66,4 +78,19 @@ type Adopt struct {
 type Note struct {
 	Key string
 	inventory.Event
+	// Names of droplets that `doproxy confirm` would let go, sorted.
+	Names []string
+}
+
+// News is what the leader has to tell; see inventory.Report.
+type News struct {
+	// Conditions that stand, by Key, each with the time since when.
+	Conditions []inventory.Condition
+	Usage      inventory.Usage
+	Prices     map[string]float64
+	CloudError string // of the last list, empty when it went well
+	// Verified is the id of the last inventory.Verify that is done, Differences
+	// what it found.
+	Verified    string
+	Differences []inventory.Difference
 }

@@ -44,8 +44,17 @@ type Options struct {
 	Mirror   Mirror
 	Cloud    cloud.Droplets
 	Settings Settings
-	Journal  Journal
-	Log      *slog.Logger
+	// Prices may be nil: no cost limit can be kept then.
+	Prices cloud.Prices
+	// Budget may be nil: no bound.
+	Budget *cloud.Budget
+	// Floor may be nil; see Input.Floor. It is called before each decision.
+	Floor func() map[string]int64
+	// Tell, if not nil, is called with what has changed of the leader's news. It
+	// does not block, and does not change what it gets.
+	Tell    func(News)
+	Journal Journal
+	Log     *slog.Logger
 	// Gap is the least time between two passes; the first change after a quiet
 	// time is acted on at once. Default 25 ms.
 	Gap time.Duration
@@ -287,6 +296,8 @@ func (r *run) commit(ctx context.Context, g Group) (inventory.Revision, error) {
 	var txn inventory.Txn
 	for _, w := range g.Writes {
 		switch {
+		case w.Member != nil:
+			txn.Add(inventory.PutMember(r.Keys, w.Member))
 		case w.Pool != nil:
 			txn.Add(inventory.PutPool(r.Keys, w.Pool))
 		case w.Delete:

@@ -172,10 +172,14 @@ func (p *planner) distrusted() bool {
 	return true
 }
 
-func (p *planner) note(key, kind, pool, droplet, message string) {
+// note says that a condition stands. names are those of droplets that a
+// confirmation would let go.
+func (p *planner) note(key, kind, pool, droplet, message string, names ...string) {
+	slices.Sort(names)
 	p.out.Notes = append(p.out.Notes, Note{
 		Key:   key,
 		Event: inventory.Event{Time: p.now, Type: kind, Pool: pool, Droplet: droplet, Message: message},
+		Names: names,
 	})
 }
 

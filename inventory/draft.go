@@ -1,7 +1,9 @@
 package inventory
 
 import (
+	"errors"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -17,6 +19,7 @@ type draft struct {
 	keys Keys
 
 	ownPools, ownDroplets, ownNodes, ownEvents, ownUnreadable bool
+	ownMembers, ownConfirms, ownAssignments, ownDNS           bool
 
 	changed  []replaced        // droplets, since the State it began with
 	reported map[string]string // what became unreadable
@@ -29,6 +32,7 @@ func emptyState() *State {
 		Droplets:   map[string]*Droplet{},
 		Nodes:      map[string]*Node{},
 		Unreadable: map[string]string{},
+		Settings:   new(Settings),
 		order:      newOrder(nil),
 		sorts:      new(nodeSorter),
 	}
@@ -59,6 +63,30 @@ func (d *draft) put(kv KV) {
 		d.Leader = Leader{Name: string(kv.Value), Created: kv.Created}
 	case "reload":
 		d.Reload, err = decodeReload(kv)
+	case "settings":
+		err = set(&d.Settings)(DecodeSettings(d.keys, kv))
+	case "pause":
+		if err = set(&d.Pause)(decodePause(kv)); err != nil && d.Pause == nil {
+			d.Pause = new(Pause) // whatever it says, it is there
+		}
+	case "verify":
+		err = set(&d.Verify)(decodeVerify(kv))
+	case "report":
+		err = set(&d.Report)(DecodeReport(d.keys, kv))
+	case "members":
+		err = enter(&d.ownMembers, &d.Members, name)(DecodeMember(d.keys, kv))
+	case "confirms":
+		err = enter(&d.ownConfirms, &d.Confirms, name)(decodeConfirm(kv))
+	case "ingress":
+		if fqdn, ok := strings.CutPrefix(name, "dns/"); ok {
+			err = enter(&d.ownDNS, &d.DNS, fqdn)(DecodeDNS(d.keys, kv))
+		} else {
+			var a *Assignment
+			if a, err = DecodeAssignment(d.keys, kv); err == nil {
+				own(&d.ownAssignments, &d.Assignments)
+				d.Assignments[a.Address] = a
+			}
+		}
 	case "pools":
 		var p *Pool
 		if p, err = DecodePool(d.keys, kv); err == nil {
@@ -77,6 +105,8 @@ func (d *draft) put(kv KV) {
 			d.Nodes[name] = n
 			d.sorts = new(nodeSorter)
 		}
+	case "foreign":
+		err = errForeign
 	case "events":
 		var e Event
 		if e, err = DecodeEvent(d.keys, kv); err == nil {
@@ -99,6 +129,24 @@ func (d *draft) remove(key string) {
 		d.Leader = Leader{}
 	case "reload":
 		d.Reload = ""
+	case "settings":
+		d.Settings = new(Settings)
+	case "pause":
+		d.Pause = nil
+	case "verify":
+		d.Verify = nil
+	case "report":
+		d.Report = nil
+	case "members":
+		leave(&d.ownMembers, &d.Members, name)
+	case "confirms":
+		leave(&d.ownConfirms, &d.Confirms, name)
+	case "ingress":
+		if fqdn, ok := strings.CutPrefix(name, "dns/"); ok {
+			leave(&d.ownDNS, &d.DNS, fqdn)
+		} else if a, err := netip.ParseAddr(strings.TrimPrefix(name, "ip/")); err == nil {
+			leave(&d.ownAssignments, &d.Assignments, a)
+		}
 	case "pools":
 		if d.Pools[name] != nil {
 			own(&d.ownPools, &d.Pools)
@@ -142,6 +190,9 @@ func (d *draft) setDroplet(now *Droplet) error {
 	d.changed = append(d.changed, replaced{old: old, now: now})
 	return nil
 }
+
+// errForeign: not a fault of doproxy's records, so it holds nothing up.
+var errForeign = errors.New("no record of this doproxy's: a newer version wrote it, or somebody else")
 
 type nameTaken struct{ pool string }
 
@@ -197,6 +248,17 @@ func (d *draft) keepGood(old *State) {
 		switch folder, name := d.keys.split(key); folder {
 		case "meta":
 			d.Meta = old.Meta
+		case "settings":
+			d.Settings = old.Settings
+		case "pause":
+			if old.Pause != nil {
+				d.Pause = old.Pause
+			}
+		case "members":
+			if m := old.Members[name]; m != nil {
+				own(&d.ownMembers, &d.Members)
+				d.Members[name] = m
+			}
 		case "pools":
 			if p := old.Pools[name]; p != nil {
 				own(&d.ownPools, &d.Pools)
@@ -213,6 +275,33 @@ func (d *draft) keepGood(old *State) {
 				d.Nodes[name] = n
 			}
 		}
+	}
+}
+
+// set and enter put what a decoder returned into its place, if it is good.
+func set[R any](place **R) func(*R, error) error {
+	return func(r *R, err error) error {
+		if err == nil {
+			*place = r
+		}
+		return err
+	}
+}
+
+func enter[R any](owned *bool, m *map[string]*R, name string) func(*R, error) error {
+	return func(r *R, err error) error {
+		if err == nil {
+			own(owned, m)
+			(*m)[name] = r
+		}
+		return err
+	}
+}
+
+func leave[M ~map[K]V, K comparable, V any](owned *bool, m *M, key K) {
+	if _, ok := (*m)[key]; ok {
+		own(owned, m)
+		delete(*m, key)
 	}
 }
 
@@ -234,19 +323,22 @@ func (k Keys) split(key string) (folder, name string) {
 	if !ok {
 		return "", ""
 	}
-	switch key {
-	case k.Meta():
-		return "meta", ""
-	case k.Leader():
+	switch rest {
+	case "meta", "reload", "settings", "pause", "verify", "report":
+		return rest, ""
+	case "election/leader":
 		return "leader", ""
-	case k.Reload():
-		return "reload", ""
 	}
 	folder, name, _ = strings.Cut(rest, "/")
-	if name == "" || folder == "meta" || folder == "leader" || folder == "reload" {
+	switch folder {
+	case "pools", "droplets", "nodes", "events", "members", "confirms", "ingress":
+		if name != "" {
+			return folder, name
+		}
+	case "ordinals", "requests":
 		return "", ""
 	}
-	return folder, name
+	return "foreign", name
 }
 
 func (k Keys) isEvent(key string) bool {

@@ -95,6 +95,20 @@ type Pool struct {
 	Failures int       `json:"failures,omitempty"`
 	RetryAt  time.Time `json:"retry_at,omitzero"`
 	Reason   string    `json:"reason,omitempty"` // why creates are held back, in the cloud's own words
+	// Stopped is when the leader gave up creating after too many failures, until
+	// an operator asks for more. Zero is not.
+	Stopped time.Time `json:"stopped,omitzero"`
+	// Creates are the droplets put on record in the last hour, by minute.
+	Creates []Count `json:"creates,omitempty"`
+	// Rewound is when the leader found that this record is older than the
+	// droplets at the cloud: the store was restored from an old copy. Until an
+	// operator scales or confirms, no droplet is let go for being surplus.
+	Rewound time.Time `json:"rewound,omitzero"`
+
+	// Release is how many surplus droplets requests have let go. A server sets
+	// it with Desired; the leader counts it down. See docs/operations.md, the
+	// wipe guard.
+	Release int `json:"release,omitempty"`
 
 	Created time.Time `json:"created,omitzero"`
 
@@ -167,6 +181,9 @@ type Node struct {
 	PublicIPv4  netip.Addr `json:"public_ipv4,omitzero"`
 	PublicIPv6  netip.Addr `json:"public_ipv6,omitzero"`
 	PrivateIPv4 netip.Addr `json:"private_ipv4,omitzero"`
+	// Droplet is this load balancer's own id at the cloud, to which reserved IPs
+	// are assigned; zero is not known.
+	Droplet int64 `json:"droplet,omitempty"`
 
 	// Applied: HAProxy runs the inventory as of this revision, which is that of a
 	// change to a pool or a droplet.
@@ -189,6 +206,14 @@ type Node struct {
 	// Serving only the ones that are not up: the report's size follows what is
 	// unusual, not the inventory.
 	Servers map[string]ServerState `json:"servers,omitempty"`
+
+	// Sessions of clients now, told only while the node is drained.
+	Sessions int `json:"sessions,omitempty"`
+	// Conditions of this node, such as servers that its wipe guard holds.
+	Conditions []Condition `json:"conditions,omitempty"`
+	// Verified is the id of the last Verify that is done, Differences what it found.
+	Verified    string       `json:"verified,omitempty"`
+	Differences []Difference `json:"differences,omitempty"`
 
 	Mod Revision `json:"-"`
 
@@ -223,6 +248,10 @@ type Meta struct {
 	UID     string    `json:"uid"` // in the tag of every droplet of this cluster
 	Schema  int       `json:"schema"`
 	Created time.Time `json:"created"`
+	// Rebuilt is when the inventory was begun anew from the cloud's tags.
+	Rebuilt time.Time `json:"rebuilt,omitzero"`
+
+	Mod Revision `json:"-"`
 }
 
 // Schema is the version of the records that this program writes.

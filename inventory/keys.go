@@ -3,6 +3,7 @@ package inventory
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
@@ -30,8 +31,21 @@ func (k Keys) Event(id string) string           { return k.prefix + "events/" + 
 func (k Keys) Ordinal(prefix string) string { return k.prefix + "ordinals/" + prefix }
 
 // Reload holds the id of the last reload asked of all nodes.
-func (k Keys) Reload() string           { return k.prefix + "reload" }
-func (k Keys) Request(id string) string { return k.prefix + "requests/" + id }
+func (k Keys) Reload() string { return k.prefix + "reload" }
+
+// Settings, Pause, Report and Verify are the keys of the records of these names.
+func (k Keys) Settings() string { return k.prefix + "settings" }
+func (k Keys) Pause() string    { return k.prefix + "pause" }
+func (k Keys) Report() string   { return k.prefix + "report" }
+func (k Keys) Verify() string   { return k.prefix + "verify" }
+
+func (k Keys) Member(node string) string      { return k.prefix + "members/" + node }
+func (k Keys) Confirm(pool string) string     { return k.prefix + "confirms/" + pool }
+func (k Keys) Assignment(a netip.Addr) string { return k.assignments() + a.String() }
+func (k Keys) DNS(fqdn string) string         { return k.dns() + fqdn }
+func (k Keys) assignments() string            { return k.prefix + "ingress/ip/" }
+func (k Keys) dns() string                    { return k.prefix + "ingress/dns/" }
+func (k Keys) Request(id string) string       { return k.prefix + "requests/" + id }
 
 var (
 	namePattern     = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)

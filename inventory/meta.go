@@ -33,7 +33,8 @@ func EnsureMeta(ctx context.Context, store Store, keys Keys) (Meta, error) {
 		m := Meta{UID: newUID(), Schema: Schema, Created: time.Now().UTC().Truncate(time.Second)}
 		var txn Txn
 		txn.Add(put(keys.Meta(), 0, m))
-		if _, err := store.Commit(ctx, txn); err == nil {
+		if rev, err := store.Commit(ctx, txn); err == nil {
+			m.Mod = rev
 			return m, nil
 		} else if !errors.Is(err, ErrConflict) {
 			return Meta{}, err

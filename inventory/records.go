@@ -21,6 +21,18 @@ func (p *Pool) keep() *unknown    { return &p.unknown }
 func (d *Droplet) keep() *unknown { return &d.unknown }
 func (n *Node) keep() *unknown    { return &n.unknown }
 
+func (s *Settings) keep() *unknown   { return &s.unknown }
+func (a *Assignment) keep() *unknown { return &a.unknown }
+func (d *DNSRecords) keep() *unknown { return &d.unknown }
+func (m *Member) keep() *unknown     { return &m.unknown }
+func (r *Report) keep() *unknown     { return &r.unknown }
+
+func (*Settings) check(string) error          { return nil }
+func (*Report) check(string) error            { return nil }
+func (a *Assignment) check(name string) error { return sameName(a.Address.String(), name) }
+func (d *DNSRecords) check(name string) error { return sameName(d.FQDN, name) }
+func (m *Member) check(name string) error     { return errors.Join(sameName(m.Name, name), plain(m.Name)) }
+
 func (p *Pool) check(name string) error { return errors.Join(sameName(p.Name, name), plain(p.Name)) }
 func (n *Node) check(name string) error { return errors.Join(sameName(n.Name, name), plain(n.Name)) }
 
@@ -76,6 +88,78 @@ func DecodeNode(keys Keys, kv KV) (*Node, error) {
 	return n, nil
 }
 
+// DecodeSettings reads the operator's settings.
+func DecodeSettings(keys Keys, kv KV) (*Settings, error) {
+	s := new(Settings)
+	if err := decodeRecord(kv, keys.Settings(), s); err != nil {
+		return nil, err
+	}
+	s.Mod = kv.Mod
+	return s, nil
+}
+
+// DecodeAssignment reads the intended holder of a reserved IP.
+func DecodeAssignment(keys Keys, kv KV) (*Assignment, error) {
+	a := new(Assignment)
+	if err := decodeRecord(kv, keys.assignments(), a); err != nil {
+		return nil, err
+	}
+	a.Mod = kv.Mod
+	return a, nil
+}
+
+// DecodeDNS reads what is known of a name's records.
+func DecodeDNS(keys Keys, kv KV) (*DNSRecords, error) {
+	d := new(DNSRecords)
+	if err := decodeRecord(kv, keys.dns(), d); err != nil {
+		return nil, err
+	}
+	d.Mod = kv.Mod
+	return d, nil
+}
+
+// DecodeMember reads a node that the cluster knows.
+func DecodeMember(keys Keys, kv KV) (*Member, error) {
+	m := new(Member)
+	if err := decodeRecord(kv, keys.Member(""), m); err != nil {
+		return nil, err
+	}
+	m.Mod = kv.Mod
+	return m, nil
+}
+
+// DecodeReport reads what the leader has to tell.
+func DecodeReport(keys Keys, kv KV) (*Report, error) {
+	r := new(Report)
+	if err := decodeRecord(kv, keys.Report(), r); err != nil {
+		return nil, err
+	}
+	r.Mod = kv.Mod
+	return r, nil
+}
+
+func decodePause(kv KV) (*Pause, error) {
+	p := &Pause{Mod: kv.Mod}
+	return p, named(kv, decodeLoose(kv.Value, p))
+}
+
+func decodeConfirm(kv KV) (*Confirm, error) {
+	c := &Confirm{Mod: kv.Mod}
+	return c, named(kv, decodeLoose(kv.Value, c))
+}
+
+func decodeVerify(kv KV) (*Verify, error) {
+	v := &Verify{Mod: kv.Mod}
+	return v, named(kv, decodeLoose(kv.Value, v))
+}
+
+func named(kv KV, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s: %w", kv.Key, err)
+	}
+	return nil
+}
+
 // DecodeMeta reads the cluster's own record.
 func DecodeMeta(kv KV) (*Meta, error) {
 	m := new(Meta)
@@ -85,6 +169,7 @@ func DecodeMeta(kv KV) (*Meta, error) {
 	if m.UID == "" {
 		return nil, fmt.Errorf("%s: no uid", kv.Key)
 	}
+	m.Mod = kv.Mod
 	return m, nil
 }
 

@@ -3,7 +3,9 @@ package inventory
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 
 	"github.com/google/renameio/v2"
 )
@@ -24,12 +26,18 @@ type savedRecord struct {
 // savedKeys stand for those of the cluster, which the file need not name.
 var savedKeys = Keys{prefix: "/"}
 
-// SaveState writes the pools, droplets and meta record of a state to a file, at
+// SaveState writes the pools, droplets, settings, members and meta record of a state to a file, at
 // once and readable for its owner only, since user data may hold secrets.
 func SaveState(path string, s *State) error {
 	file := saved{Revision: s.Revision, Meta: s.Meta}
 	add := func(key string, mod Revision, record any) {
 		file.Records = append(file.Records, savedRecord{Key: key, Mod: mod, Value: encode(record)})
+	}
+	if s.Settings != nil && s.Settings.Mod != 0 {
+		add(savedKeys.Settings(), s.Settings.Mod, s.Settings)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Members)) {
+		add(savedKeys.Member(name), s.Members[name].Mod, s.Members[name])
 	}
 	for _, p := range s.SortedPools() {
 		add(savedKeys.Pool(p.Name), p.Mod, p)

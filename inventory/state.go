@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -26,7 +27,18 @@ type State struct {
 	Droplets map[string]*Droplet // by name
 	Nodes    map[string]*Node    // the live ones
 	Leader   Leader
-	Events   []Event // the last ones, at most 200, oldest first
+	// Settings are never nil.
+	Settings *Settings
+	Members  map[string]*Member // the nodes known, alive or not
+	Pause    *Pause             // nil when there is none
+	Confirms map[string]*Confirm
+	Verify   *Verify // the last one asked for, or nil
+	Report   *Report // the leader's last, or nil; it may be of the one before
+
+	Assignments map[netip.Addr]*Assignment
+	DNS         map[string]*DNSRecords // by FQDN
+
+	Events []Event // the last ones, at most 200, oldest first
 
 	// Unreadable says by key what is wrong with records that were set aside. The
 	// last good version of such a record, if there is one, is still above.

@@ -92,8 +92,16 @@ type GetStatusResponse struct {
 	// Of the last change to a pool or droplet that is still there: a node whose
 	// applied_revision is smaller is behind.
 	InventoryRevision int64 `protobuf:"varint,14,opt,name=inventory_revision,json=inventoryRevision,proto3" json:"inventory_revision,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// What holds work up in the leader. Those of nodes are in nodes.
+	Conditions []*Condition `protobuf:"bytes,15,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	Usage      *Usage       `protobuf:"bytes,16,opt,name=usage,proto3" json:"usage,omitempty"`
+	Settings   *Settings    `protobuf:"bytes,17,opt,name=settings,proto3" json:"settings,omitempty"`
+	// Set while every change at the cloud is stopped.
+	Pause         *Pause        `protobuf:"bytes,18,opt,name=pause,proto3" json:"pause,omitempty"`
+	ReservedIps   []*ReservedIp `protobuf:"bytes,19,rep,name=reserved_ips,json=reservedIps,proto3" json:"reserved_ips,omitempty"`
+	DnsRecords    []*DnsRecord  `protobuf:"bytes,20,rep,name=dns_records,json=dnsRecords,proto3" json:"dns_records,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -222,6 +230,48 @@ func (x *GetStatusResponse) GetInventoryRevision() int64 {
 		return x.InventoryRevision
 	}
 	return 0
+}
+
+func (x *GetStatusResponse) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetSettings() *Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetPause() *Pause {
+	if x != nil {
+		return x.Pause
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetReservedIps() []*ReservedIp {
+	if x != nil {
+		return x.ReservedIps
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetDnsRecords() []*DnsRecord {
+	if x != nil {
+		return x.DnsRecords
+	}
+	return nil
 }
 
 // A record that was set aside.
@@ -576,6 +626,849 @@ func (x *WatchEventsResponse) GetEvents() []*Event {
 	return nil
 }
 
+type GetSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSettingsRequest) Reset() {
+	*x = GetSettingsRequest{}
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSettingsRequest) ProtoMessage() {}
+
+func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
+func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_cluster_service_proto_rawDescGZIP(), []int{9}
+}
+
+type GetSettingsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      *Settings              `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSettingsResponse) Reset() {
+	*x = GetSettingsResponse{}
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSettingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSettingsResponse) ProtoMessage() {}
+
+func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSettingsResponse.ProtoReflect.Descriptor instead.
+func (*GetSettingsResponse) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_cluster_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GetSettingsResponse) GetSettings() *Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+type ApplySettingsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Output-only fields are ignored.
+	Settings *Settings `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	// If set, ABORTED unless the settings' etag is this one.
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Check and tell the difference; change nothing.
+	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplySettingsRequest) Reset() {
+	*x = ApplySettingsRequest{}
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplySettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplySettingsRequest) ProtoMessage() {}
+
+func (x *ApplySettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplySettingsRequest.ProtoReflect.Descriptor instead.
+func (*ApplySettingsRequest) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_cluster_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ApplySettingsRequest) GetSettings() *Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *ApplySettingsRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *ApplySettingsRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+type ApplySettingsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      *Settings              `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	Changes       []*SettingChange       `protobuf:"bytes,2,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplySettingsResponse) Reset() {
+	*x = ApplySettingsResponse{}
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplySettingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplySettingsResponse) ProtoMessage() {}
+
+func (x *ApplySettingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplySettingsResponse.ProtoReflect.Descriptor instead.
+func (*ApplySettingsResponse) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_cluster_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ApplySettingsResponse) GetSettings() *Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *ApplySettingsResponse) GetChanges() []*SettingChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// One field that an apply changes.
+type SettingChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path in Settings, such as "limits.droplets".
+	Field         string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	Before        string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	After         string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SettingChange) Reset() {
+	*x = SettingChange{}
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettingChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettingChange) ProtoMessage() {}
+
+func (x *SettingChange) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettingChange.ProtoReflect.Descriptor instead.
+func (*SettingChange) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_cluster_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SettingChange) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *SettingChange) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *SettingChange) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+type PauseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For people.
+	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	ValidateOnly  bool   `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseRequest) Reset() {
+	*x = PauseRequest{}
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseRequest) ProtoMessage() {}
+
+func (x *PauseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
+func (*PauseRequest) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_cluster_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PauseRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *PauseRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+type PauseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pause         *Pause                 `protobuf:"bytes,1,opt,name=pause,proto3" json:"pause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseResponse) Reset() {
+	*x = PauseResponse{}
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseResponse) ProtoMessage() {}
+
+func (x *PauseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseResponse.ProtoReflect.Descriptor instead.
+func (*PauseResponse) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_cluster_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PauseResponse) GetPause() *Pause {
+	if x != nil {
+		return x.Pause
+	}
+	return nil
+}
+
+type ResumeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "pools/{pool}": let it create again. Empty: end the pause.
+	Pool          string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	ValidateOnly  bool   `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeRequest) Reset() {
+	*x = ResumeRequest{}
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeRequest) ProtoMessage() {}
+
+func (x *ResumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeRequest.ProtoReflect.Descriptor instead.
+func (*ResumeRequest) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_cluster_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ResumeRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *ResumeRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+type ResumeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It was paused, or the pool had stopped.
+	Resumed       bool `protobuf:"varint,1,opt,name=resumed,proto3" json:"resumed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeResponse) Reset() {
+	*x = ResumeResponse{}
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeResponse) ProtoMessage() {}
+
+func (x *ResumeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeResponse.ProtoReflect.Descriptor instead.
+func (*ResumeResponse) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_cluster_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ResumeResponse) GetResumed() bool {
+	if x != nil {
+		return x.Resumed
+	}
+	return false
+}
+
+type ConfirmRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "pools/{pool}", or empty for all.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// If given, exactly these hostnames; FAILED_PRECONDITION if one is not held.
+	Hostnames     []string `protobuf:"bytes,2,rep,name=hostnames,proto3" json:"hostnames,omitempty"`
+	ValidateOnly  bool     `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmRequest) Reset() {
+	*x = ConfirmRequest{}
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmRequest) ProtoMessage() {}
+
+func (x *ConfirmRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmRequest) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_cluster_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ConfirmRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *ConfirmRequest) GetHostnames() []string {
+	if x != nil {
+		return x.Hostnames
+	}
+	return nil
+}
+
+func (x *ConfirmRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+type ConfirmResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is let go.
+	Conditions    []*Condition `protobuf:"bytes,1,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmResponse) Reset() {
+	*x = ConfirmResponse{}
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmResponse) ProtoMessage() {}
+
+func (x *ConfirmResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmResponse) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_cluster_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ConfirmResponse) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+type VerifyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Mend what differs now rather than when it is due.
+	Repair        bool `protobuf:"varint,1,opt,name=repair,proto3" json:"repair,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyRequest) Reset() {
+	*x = VerifyRequest{}
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyRequest) ProtoMessage() {}
+
+func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
+func (*VerifyRequest) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_cluster_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *VerifyRequest) GetRepair() bool {
+	if x != nil {
+		return x.Repair
+	}
+	return false
+}
+
+type VerifyResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Differences []*Difference          `protobuf:"bytes,1,rep,name=differences,proto3" json:"differences,omitempty"`
+	// Who did not answer, and why: "leader", or a node. The rest is still true.
+	Unanswered []*Unanswered `protobuf:"bytes,2,rep,name=unanswered,proto3" json:"unanswered,omitempty"`
+	// How much was compared.
+	Droplets      int32 `protobuf:"varint,3,opt,name=droplets,proto3" json:"droplets,omitempty"`
+	Nodes         int32 `protobuf:"varint,4,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyResponse) Reset() {
+	*x = VerifyResponse{}
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyResponse) ProtoMessage() {}
+
+func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
+func (*VerifyResponse) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_cluster_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *VerifyResponse) GetDifferences() []*Difference {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+func (x *VerifyResponse) GetUnanswered() []*Unanswered {
+	if x != nil {
+		return x.Unanswered
+	}
+	return nil
+}
+
+func (x *VerifyResponse) GetDroplets() int32 {
+	if x != nil {
+		return x.Droplets
+	}
+	return 0
+}
+
+func (x *VerifyResponse) GetNodes() int32 {
+	if x != nil {
+		return x.Nodes
+	}
+	return 0
+}
+
+// Somebody whose answer is missing.
+type Unanswered struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Who           string                 `protobuf:"bytes,1,opt,name=who,proto3" json:"who,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Unanswered) Reset() {
+	*x = Unanswered{}
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unanswered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unanswered) ProtoMessage() {}
+
+func (x *Unanswered) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unanswered.ProtoReflect.Descriptor instead.
+func (*Unanswered) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_cluster_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Unanswered) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+func (x *Unanswered) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type RebuildRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the cluster that was lost; its tag is doproxy:{uid}. Required.
+	Uid           string `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	ValidateOnly  bool   `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebuildRequest) Reset() {
+	*x = RebuildRequest{}
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildRequest) ProtoMessage() {}
+
+func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildRequest.ProtoReflect.Descriptor instead.
+func (*RebuildRequest) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_cluster_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RebuildRequest) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *RebuildRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+type RebuildResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Written from what this node remembers; without droplets.
+	Pools []*Pool `protobuf:"bytes,1,rep,name=pools,proto3" json:"pools,omitempty"`
+	// Droplets that this node remembers, which the leader is expected to find.
+	Droplets int32 `protobuf:"varint,2,opt,name=droplets,proto3" json:"droplets,omitempty"`
+	// This node does not know the uid: pools come from the tags alone.
+	UnknownUid    bool `protobuf:"varint,3,opt,name=unknown_uid,json=unknownUid,proto3" json:"unknown_uid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebuildResponse) Reset() {
+	*x = RebuildResponse{}
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildResponse) ProtoMessage() {}
+
+func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_cluster_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildResponse.ProtoReflect.Descriptor instead.
+func (*RebuildResponse) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_cluster_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RebuildResponse) GetPools() []*Pool {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *RebuildResponse) GetDroplets() int32 {
+	if x != nil {
+		return x.Droplets
+	}
+	return 0
+}
+
+func (x *RebuildResponse) GetUnknownUid() bool {
+	if x != nil {
+		return x.UnknownUid
+	}
+	return false
+}
+
 var File_doproxy_v1_cluster_service_proto protoreflect.FileDescriptor
 
 const file_doproxy_v1_cluster_service_proto_rawDesc = "" +
@@ -583,7 +1476,7 @@ const file_doproxy_v1_cluster_service_proto_rawDesc = "" +
 	" doproxy/v1/cluster_service.proto\x12\n" +
 	"doproxy.v1\x1a\x1adoproxy/v1/resources.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"*\n" +
 	"\x10GetStatusRequest\x12\x16\n" +
-	"\x06events\x18\x01 \x01(\x05R\x06events\"\x98\x04\n" +
+	"\x06events\x18\x01 \x01(\x05R\x06events\"\xc6\x06\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x1a\n" +
@@ -604,7 +1497,16 @@ const file_doproxy_v1_cluster_service_proto_rawDesc = "" +
 	"costHourly\x12\x1f\n" +
 	"\vcloud_error\x18\r \x01(\tR\n" +
 	"cloudError\x12-\n" +
-	"\x12inventory_revision\x18\x0e \x01(\x03R\x11inventoryRevision\":\n" +
+	"\x12inventory_revision\x18\x0e \x01(\x03R\x11inventoryRevision\x125\n" +
+	"\n" +
+	"conditions\x18\x0f \x03(\v2\x15.doproxy.v1.ConditionR\n" +
+	"conditions\x12'\n" +
+	"\x05usage\x18\x10 \x01(\v2\x11.doproxy.v1.UsageR\x05usage\x120\n" +
+	"\bsettings\x18\x11 \x01(\v2\x14.doproxy.v1.SettingsR\bsettings\x12'\n" +
+	"\x05pause\x18\x12 \x01(\v2\x11.doproxy.v1.PauseR\x05pause\x129\n" +
+	"\freserved_ips\x18\x13 \x03(\v2\x16.doproxy.v1.ReservedIpR\vreservedIps\x126\n" +
+	"\vdns_records\x18\x14 \x03(\v2\x15.doproxy.v1.DnsRecordR\n" +
+	"dnsRecords\":\n" +
 	"\x10UnreadableRecord\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\"N\n" +
@@ -625,13 +1527,73 @@ const file_doproxy_v1_cluster_service_proto_rawDesc = "" +
 	"\x12WatchEventsRequest\x12\x19\n" +
 	"\bonly_new\x18\x01 \x01(\bR\aonlyNew\"@\n" +
 	"\x13WatchEventsResponse\x12)\n" +
-	"\x06events\x18\x01 \x03(\v2\x11.doproxy.v1.EventR\x06events2\xc3\x02\n" +
+	"\x06events\x18\x01 \x03(\v2\x11.doproxy.v1.EventR\x06events\"\x14\n" +
+	"\x12GetSettingsRequest\"G\n" +
+	"\x13GetSettingsResponse\x120\n" +
+	"\bsettings\x18\x01 \x01(\v2\x14.doproxy.v1.SettingsR\bsettings\"\x81\x01\n" +
+	"\x14ApplySettingsRequest\x120\n" +
+	"\bsettings\x18\x01 \x01(\v2\x14.doproxy.v1.SettingsR\bsettings\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"~\n" +
+	"\x15ApplySettingsResponse\x120\n" +
+	"\bsettings\x18\x01 \x01(\v2\x14.doproxy.v1.SettingsR\bsettings\x123\n" +
+	"\achanges\x18\x02 \x03(\v2\x19.doproxy.v1.SettingChangeR\achanges\"S\n" +
+	"\rSettingChange\x12\x14\n" +
+	"\x05field\x18\x01 \x01(\tR\x05field\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\"K\n" +
+	"\fPauseRequest\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"8\n" +
+	"\rPauseResponse\x12'\n" +
+	"\x05pause\x18\x01 \x01(\v2\x11.doproxy.v1.PauseR\x05pause\"H\n" +
+	"\rResumeRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"*\n" +
+	"\x0eResumeResponse\x12\x18\n" +
+	"\aresumed\x18\x01 \x01(\bR\aresumed\"g\n" +
+	"\x0eConfirmRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1c\n" +
+	"\thostnames\x18\x02 \x03(\tR\thostnames\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"H\n" +
+	"\x0fConfirmResponse\x125\n" +
+	"\n" +
+	"conditions\x18\x01 \x03(\v2\x15.doproxy.v1.ConditionR\n" +
+	"conditions\"'\n" +
+	"\rVerifyRequest\x12\x16\n" +
+	"\x06repair\x18\x01 \x01(\bR\x06repair\"\xb4\x01\n" +
+	"\x0eVerifyResponse\x128\n" +
+	"\vdifferences\x18\x01 \x03(\v2\x16.doproxy.v1.DifferenceR\vdifferences\x126\n" +
+	"\n" +
+	"unanswered\x18\x02 \x03(\v2\x16.doproxy.v1.UnansweredR\n" +
+	"unanswered\x12\x1a\n" +
+	"\bdroplets\x18\x03 \x01(\x05R\bdroplets\x12\x14\n" +
+	"\x05nodes\x18\x04 \x01(\x05R\x05nodes\"6\n" +
+	"\n" +
+	"Unanswered\x12\x10\n" +
+	"\x03who\x18\x01 \x01(\tR\x03who\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"G\n" +
+	"\x0eRebuildRequest\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"v\n" +
+	"\x0fRebuildResponse\x12&\n" +
+	"\x05pools\x18\x01 \x03(\v2\x10.doproxy.v1.PoolR\x05pools\x12\x1a\n" +
+	"\bdroplets\x18\x02 \x01(\x05R\bdroplets\x12\x1f\n" +
+	"\vunknown_uid\x18\x03 \x01(\bR\n" +
+	"unknownUid2\xb1\x06\n" +
 	"\x0eClusterService\x12H\n" +
 	"\tGetStatus\x12\x1c.doproxy.v1.GetStatusRequest\x1a\x1d.doproxy.v1.GetStatusResponse\x12H\n" +
 	"\tListNodes\x12\x1c.doproxy.v1.ListNodesRequest\x1a\x1d.doproxy.v1.ListNodesResponse\x12K\n" +
 	"\n" +
 	"ListEvents\x12\x1d.doproxy.v1.ListEventsRequest\x1a\x1e.doproxy.v1.ListEventsResponse\x12P\n" +
-	"\vWatchEvents\x12\x1e.doproxy.v1.WatchEventsRequest\x1a\x1f.doproxy.v1.WatchEventsResponse0\x01B7Z5github.com/doproxy/doproxy/proto/doproxy/v1;doproxyv1b\x06proto3"
+	"\vWatchEvents\x12\x1e.doproxy.v1.WatchEventsRequest\x1a\x1f.doproxy.v1.WatchEventsResponse0\x01\x12N\n" +
+	"\vGetSettings\x12\x1e.doproxy.v1.GetSettingsRequest\x1a\x1f.doproxy.v1.GetSettingsResponse\x12T\n" +
+	"\rApplySettings\x12 .doproxy.v1.ApplySettingsRequest\x1a!.doproxy.v1.ApplySettingsResponse\x12<\n" +
+	"\x05Pause\x12\x18.doproxy.v1.PauseRequest\x1a\x19.doproxy.v1.PauseResponse\x12?\n" +
+	"\x06Resume\x12\x19.doproxy.v1.ResumeRequest\x1a\x1a.doproxy.v1.ResumeResponse\x12B\n" +
+	"\aConfirm\x12\x1a.doproxy.v1.ConfirmRequest\x1a\x1b.doproxy.v1.ConfirmResponse\x12?\n" +
+	"\x06Verify\x12\x19.doproxy.v1.VerifyRequest\x1a\x1a.doproxy.v1.VerifyResponse\x12B\n" +
+	"\aRebuild\x12\x1a.doproxy.v1.RebuildRequest\x1a\x1b.doproxy.v1.RebuildResponseB7Z5github.com/doproxy/doproxy/proto/doproxy/v1;doproxyv1b\x06proto3"
 
 var (
 	file_doproxy_v1_cluster_service_proto_rawDescOnce sync.Once
@@ -645,7 +1607,7 @@ func file_doproxy_v1_cluster_service_proto_rawDescGZIP() []byte {
 	return file_doproxy_v1_cluster_service_proto_rawDescData
 }
 
-var file_doproxy_v1_cluster_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_doproxy_v1_cluster_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_doproxy_v1_cluster_service_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: doproxy.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: doproxy.v1.GetStatusResponse
@@ -656,33 +1618,85 @@ var file_doproxy_v1_cluster_service_proto_goTypes = []any{
 	(*ListEventsResponse)(nil),    // 6: doproxy.v1.ListEventsResponse
 	(*WatchEventsRequest)(nil),    // 7: doproxy.v1.WatchEventsRequest
 	(*WatchEventsResponse)(nil),   // 8: doproxy.v1.WatchEventsResponse
-	(*Node)(nil),                  // 9: doproxy.v1.Node
-	(*Pool)(nil),                  // 10: doproxy.v1.Pool
-	(*Event)(nil),                 // 11: doproxy.v1.Event
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*GetSettingsRequest)(nil),    // 9: doproxy.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil),   // 10: doproxy.v1.GetSettingsResponse
+	(*ApplySettingsRequest)(nil),  // 11: doproxy.v1.ApplySettingsRequest
+	(*ApplySettingsResponse)(nil), // 12: doproxy.v1.ApplySettingsResponse
+	(*SettingChange)(nil),         // 13: doproxy.v1.SettingChange
+	(*PauseRequest)(nil),          // 14: doproxy.v1.PauseRequest
+	(*PauseResponse)(nil),         // 15: doproxy.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 16: doproxy.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 17: doproxy.v1.ResumeResponse
+	(*ConfirmRequest)(nil),        // 18: doproxy.v1.ConfirmRequest
+	(*ConfirmResponse)(nil),       // 19: doproxy.v1.ConfirmResponse
+	(*VerifyRequest)(nil),         // 20: doproxy.v1.VerifyRequest
+	(*VerifyResponse)(nil),        // 21: doproxy.v1.VerifyResponse
+	(*Unanswered)(nil),            // 22: doproxy.v1.Unanswered
+	(*RebuildRequest)(nil),        // 23: doproxy.v1.RebuildRequest
+	(*RebuildResponse)(nil),       // 24: doproxy.v1.RebuildResponse
+	(*Node)(nil),                  // 25: doproxy.v1.Node
+	(*Pool)(nil),                  // 26: doproxy.v1.Pool
+	(*Event)(nil),                 // 27: doproxy.v1.Event
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*Condition)(nil),             // 29: doproxy.v1.Condition
+	(*Usage)(nil),                 // 30: doproxy.v1.Usage
+	(*Settings)(nil),              // 31: doproxy.v1.Settings
+	(*Pause)(nil),                 // 32: doproxy.v1.Pause
+	(*ReservedIp)(nil),            // 33: doproxy.v1.ReservedIp
+	(*DnsRecord)(nil),             // 34: doproxy.v1.DnsRecord
+	(*Difference)(nil),            // 35: doproxy.v1.Difference
 }
 var file_doproxy_v1_cluster_service_proto_depIdxs = []int32{
-	9,  // 0: doproxy.v1.GetStatusResponse.nodes:type_name -> doproxy.v1.Node
-	10, // 1: doproxy.v1.GetStatusResponse.pools:type_name -> doproxy.v1.Pool
-	11, // 2: doproxy.v1.GetStatusResponse.events:type_name -> doproxy.v1.Event
-	12, // 3: doproxy.v1.GetStatusResponse.store_error_time:type_name -> google.protobuf.Timestamp
+	25, // 0: doproxy.v1.GetStatusResponse.nodes:type_name -> doproxy.v1.Node
+	26, // 1: doproxy.v1.GetStatusResponse.pools:type_name -> doproxy.v1.Pool
+	27, // 2: doproxy.v1.GetStatusResponse.events:type_name -> doproxy.v1.Event
+	28, // 3: doproxy.v1.GetStatusResponse.store_error_time:type_name -> google.protobuf.Timestamp
 	2,  // 4: doproxy.v1.GetStatusResponse.unreadable:type_name -> doproxy.v1.UnreadableRecord
-	9,  // 5: doproxy.v1.ListNodesResponse.nodes:type_name -> doproxy.v1.Node
-	11, // 6: doproxy.v1.ListEventsResponse.events:type_name -> doproxy.v1.Event
-	11, // 7: doproxy.v1.WatchEventsResponse.events:type_name -> doproxy.v1.Event
-	0,  // 8: doproxy.v1.ClusterService.GetStatus:input_type -> doproxy.v1.GetStatusRequest
-	3,  // 9: doproxy.v1.ClusterService.ListNodes:input_type -> doproxy.v1.ListNodesRequest
-	5,  // 10: doproxy.v1.ClusterService.ListEvents:input_type -> doproxy.v1.ListEventsRequest
-	7,  // 11: doproxy.v1.ClusterService.WatchEvents:input_type -> doproxy.v1.WatchEventsRequest
-	1,  // 12: doproxy.v1.ClusterService.GetStatus:output_type -> doproxy.v1.GetStatusResponse
-	4,  // 13: doproxy.v1.ClusterService.ListNodes:output_type -> doproxy.v1.ListNodesResponse
-	6,  // 14: doproxy.v1.ClusterService.ListEvents:output_type -> doproxy.v1.ListEventsResponse
-	8,  // 15: doproxy.v1.ClusterService.WatchEvents:output_type -> doproxy.v1.WatchEventsResponse
-	12, // [12:16] is the sub-list for method output_type
-	8,  // [8:12] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	29, // 5: doproxy.v1.GetStatusResponse.conditions:type_name -> doproxy.v1.Condition
+	30, // 6: doproxy.v1.GetStatusResponse.usage:type_name -> doproxy.v1.Usage
+	31, // 7: doproxy.v1.GetStatusResponse.settings:type_name -> doproxy.v1.Settings
+	32, // 8: doproxy.v1.GetStatusResponse.pause:type_name -> doproxy.v1.Pause
+	33, // 9: doproxy.v1.GetStatusResponse.reserved_ips:type_name -> doproxy.v1.ReservedIp
+	34, // 10: doproxy.v1.GetStatusResponse.dns_records:type_name -> doproxy.v1.DnsRecord
+	25, // 11: doproxy.v1.ListNodesResponse.nodes:type_name -> doproxy.v1.Node
+	27, // 12: doproxy.v1.ListEventsResponse.events:type_name -> doproxy.v1.Event
+	27, // 13: doproxy.v1.WatchEventsResponse.events:type_name -> doproxy.v1.Event
+	31, // 14: doproxy.v1.GetSettingsResponse.settings:type_name -> doproxy.v1.Settings
+	31, // 15: doproxy.v1.ApplySettingsRequest.settings:type_name -> doproxy.v1.Settings
+	31, // 16: doproxy.v1.ApplySettingsResponse.settings:type_name -> doproxy.v1.Settings
+	13, // 17: doproxy.v1.ApplySettingsResponse.changes:type_name -> doproxy.v1.SettingChange
+	32, // 18: doproxy.v1.PauseResponse.pause:type_name -> doproxy.v1.Pause
+	29, // 19: doproxy.v1.ConfirmResponse.conditions:type_name -> doproxy.v1.Condition
+	35, // 20: doproxy.v1.VerifyResponse.differences:type_name -> doproxy.v1.Difference
+	22, // 21: doproxy.v1.VerifyResponse.unanswered:type_name -> doproxy.v1.Unanswered
+	26, // 22: doproxy.v1.RebuildResponse.pools:type_name -> doproxy.v1.Pool
+	0,  // 23: doproxy.v1.ClusterService.GetStatus:input_type -> doproxy.v1.GetStatusRequest
+	3,  // 24: doproxy.v1.ClusterService.ListNodes:input_type -> doproxy.v1.ListNodesRequest
+	5,  // 25: doproxy.v1.ClusterService.ListEvents:input_type -> doproxy.v1.ListEventsRequest
+	7,  // 26: doproxy.v1.ClusterService.WatchEvents:input_type -> doproxy.v1.WatchEventsRequest
+	9,  // 27: doproxy.v1.ClusterService.GetSettings:input_type -> doproxy.v1.GetSettingsRequest
+	11, // 28: doproxy.v1.ClusterService.ApplySettings:input_type -> doproxy.v1.ApplySettingsRequest
+	14, // 29: doproxy.v1.ClusterService.Pause:input_type -> doproxy.v1.PauseRequest
+	16, // 30: doproxy.v1.ClusterService.Resume:input_type -> doproxy.v1.ResumeRequest
+	18, // 31: doproxy.v1.ClusterService.Confirm:input_type -> doproxy.v1.ConfirmRequest
+	20, // 32: doproxy.v1.ClusterService.Verify:input_type -> doproxy.v1.VerifyRequest
+	23, // 33: doproxy.v1.ClusterService.Rebuild:input_type -> doproxy.v1.RebuildRequest
+	1,  // 34: doproxy.v1.ClusterService.GetStatus:output_type -> doproxy.v1.GetStatusResponse
+	4,  // 35: doproxy.v1.ClusterService.ListNodes:output_type -> doproxy.v1.ListNodesResponse
+	6,  // 36: doproxy.v1.ClusterService.ListEvents:output_type -> doproxy.v1.ListEventsResponse
+	8,  // 37: doproxy.v1.ClusterService.WatchEvents:output_type -> doproxy.v1.WatchEventsResponse
+	10, // 38: doproxy.v1.ClusterService.GetSettings:output_type -> doproxy.v1.GetSettingsResponse
+	12, // 39: doproxy.v1.ClusterService.ApplySettings:output_type -> doproxy.v1.ApplySettingsResponse
+	15, // 40: doproxy.v1.ClusterService.Pause:output_type -> doproxy.v1.PauseResponse
+	17, // 41: doproxy.v1.ClusterService.Resume:output_type -> doproxy.v1.ResumeResponse
+	19, // 42: doproxy.v1.ClusterService.Confirm:output_type -> doproxy.v1.ConfirmResponse
+	21, // 43: doproxy.v1.ClusterService.Verify:output_type -> doproxy.v1.VerifyResponse
+	24, // 44: doproxy.v1.ClusterService.Rebuild:output_type -> doproxy.v1.RebuildResponse
+	34, // [34:45] is the sub-list for method output_type
+	23, // [23:34] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_doproxy_v1_cluster_service_proto_init() }
@@ -697,7 +1711,7 @@ func file_doproxy_v1_cluster_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doproxy_v1_cluster_service_proto_rawDesc), len(file_doproxy_v1_cluster_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

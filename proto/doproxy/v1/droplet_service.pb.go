@@ -324,8 +324,10 @@ func (x *CreateDropletsRequest) GetNoWait() bool {
 }
 
 type CreateDropletsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Progress      *Progress              `protobuf:"bytes,1,opt,name=progress,proto3" json:"progress,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Progress *Progress              `protobuf:"bytes,1,opt,name=progress,proto3" json:"progress,omitempty"`
+	// Set if validate_only.
+	Forecast      *Forecast `protobuf:"bytes,2,opt,name=forecast,proto3" json:"forecast,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -363,6 +365,13 @@ func (*CreateDropletsResponse) Descriptor() ([]byte, []int) {
 func (x *CreateDropletsResponse) GetProgress() *Progress {
 	if x != nil {
 		return x.Progress
+	}
+	return nil
+}
+
+func (x *CreateDropletsResponse) GetForecast() *Forecast {
+	if x != nil {
+		return x.Forecast
 	}
 	return nil
 }
@@ -449,8 +458,10 @@ func (x *DeleteDropletsRequest) GetRequestId() string {
 }
 
 type DeleteDropletsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Progress      *Progress              `protobuf:"bytes,1,opt,name=progress,proto3" json:"progress,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Progress *Progress              `protobuf:"bytes,1,opt,name=progress,proto3" json:"progress,omitempty"`
+	// Set if validate_only.
+	Forecast      *Forecast `protobuf:"bytes,2,opt,name=forecast,proto3" json:"forecast,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -488,6 +499,13 @@ func (*DeleteDropletsResponse) Descriptor() ([]byte, []int) {
 func (x *DeleteDropletsResponse) GetProgress() *Progress {
 	if x != nil {
 		return x.Progress
+	}
+	return nil
+}
+
+func (x *DeleteDropletsResponse) GetForecast() *Forecast {
+	if x != nil {
+		return x.Forecast
 	}
 	return nil
 }
@@ -724,7 +742,9 @@ type ImportDropletsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Pool  *Pool                  `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
 	// Those that were not in the inventory already.
-	Importing     []int64 `protobuf:"varint,2,rep,packed,name=importing,proto3" json:"importing,omitempty"`
+	Importing []int64 `protobuf:"varint,2,rep,packed,name=importing,proto3" json:"importing,omitempty"`
+	// Set if validate_only.
+	Forecast      *Forecast `protobuf:"bytes,3,opt,name=forecast,proto3" json:"forecast,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -769,6 +789,13 @@ func (x *ImportDropletsResponse) GetPool() *Pool {
 func (x *ImportDropletsResponse) GetImporting() []int64 {
 	if x != nil {
 		return x.Importing
+	}
+	return nil
+}
+
+func (x *ImportDropletsResponse) GetForecast() *Forecast {
+	if x != nil {
+		return x.Forecast
 	}
 	return nil
 }
@@ -906,18 +933,20 @@ const file_doproxy_v1_droplet_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12\x17\n" +
-	"\ano_wait\x18\x05 \x01(\bR\x06noWait\"J\n" +
+	"\ano_wait\x18\x05 \x01(\bR\x06noWait\"|\n" +
 	"\x16CreateDropletsResponse\x120\n" +
-	"\bprogress\x18\x01 \x01(\v2\x14.doproxy.v1.ProgressR\bprogress\"\x9e\x01\n" +
+	"\bprogress\x18\x01 \x01(\v2\x14.doproxy.v1.ProgressR\bprogress\x120\n" +
+	"\bforecast\x18\x02 \x01(\v2\x14.doproxy.v1.ForecastR\bforecast\"\x9e\x01\n" +
 	"\x15DeleteDropletsRequest\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05names\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12#\n" +
 	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x12\x17\n" +
 	"\ano_wait\x18\x04 \x01(\bR\x06noWait\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"J\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"|\n" +
 	"\x16DeleteDropletsResponse\x120\n" +
-	"\bprogress\x18\x01 \x01(\v2\x14.doproxy.v1.ProgressR\bprogress\"\xca\x03\n" +
+	"\bprogress\x18\x01 \x01(\v2\x14.doproxy.v1.ProgressR\bprogress\x120\n" +
+	"\bforecast\x18\x02 \x01(\v2\x14.doproxy.v1.ForecastR\bforecast\"\xca\x03\n" +
 	"\bProgress\x12$\n" +
 	"\x04pool\x18\x01 \x01(\v2\x10.doproxy.v1.PoolR\x04pool\x12/\n" +
 	"\bdroplets\x18\x02 \x03(\v2\x13.doproxy.v1.DropletR\bdroplets\x12\x14\n" +
@@ -940,10 +969,11 @@ const file_doproxy_v1_droplet_service_proto_rawDesc = "" +
 	"\x15ImportDropletsRequest\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x10\n" +
 	"\x03ids\x18\x02 \x03(\x03R\x03ids\x12#\n" +
-	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"\\\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"\x8e\x01\n" +
 	"\x16ImportDropletsResponse\x12$\n" +
 	"\x04pool\x18\x01 \x01(\v2\x10.doproxy.v1.PoolR\x04pool\x12\x1c\n" +
-	"\timporting\x18\x02 \x03(\x03R\timporting\".\n" +
+	"\timporting\x18\x02 \x03(\x03R\timporting\x120\n" +
+	"\bforecast\x18\x03 \x01(\v2\x14.doproxy.v1.ForecastR\bforecast\".\n" +
 	"\x14WatchDropletsRequest\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\tR\x06parent\"~\n" +
 	"\x15WatchDropletsResponse\x12/\n" +
@@ -987,34 +1017,38 @@ var file_doproxy_v1_droplet_service_proto_goTypes = []any{
 	(*WatchDropletsRequest)(nil),   // 11: doproxy.v1.WatchDropletsRequest
 	(*WatchDropletsResponse)(nil),  // 12: doproxy.v1.WatchDropletsResponse
 	(*Droplet)(nil),                // 13: doproxy.v1.Droplet
-	(*Pool)(nil),                   // 14: doproxy.v1.Pool
+	(*Forecast)(nil),               // 14: doproxy.v1.Forecast
+	(*Pool)(nil),                   // 15: doproxy.v1.Pool
 }
 var file_doproxy_v1_droplet_service_proto_depIdxs = []int32{
 	13, // 0: doproxy.v1.ListDropletsResponse.droplets:type_name -> doproxy.v1.Droplet
 	13, // 1: doproxy.v1.GetDropletResponse.droplet:type_name -> doproxy.v1.Droplet
 	8,  // 2: doproxy.v1.CreateDropletsResponse.progress:type_name -> doproxy.v1.Progress
-	8,  // 3: doproxy.v1.DeleteDropletsResponse.progress:type_name -> doproxy.v1.Progress
-	14, // 4: doproxy.v1.Progress.pool:type_name -> doproxy.v1.Pool
-	13, // 5: doproxy.v1.Progress.droplets:type_name -> doproxy.v1.Droplet
-	14, // 6: doproxy.v1.ImportDropletsResponse.pool:type_name -> doproxy.v1.Pool
-	13, // 7: doproxy.v1.WatchDropletsResponse.droplets:type_name -> doproxy.v1.Droplet
-	0,  // 8: doproxy.v1.DropletService.ListDroplets:input_type -> doproxy.v1.ListDropletsRequest
-	2,  // 9: doproxy.v1.DropletService.GetDroplet:input_type -> doproxy.v1.GetDropletRequest
-	4,  // 10: doproxy.v1.DropletService.CreateDroplets:input_type -> doproxy.v1.CreateDropletsRequest
-	6,  // 11: doproxy.v1.DropletService.DeleteDroplets:input_type -> doproxy.v1.DeleteDropletsRequest
-	9,  // 12: doproxy.v1.DropletService.ImportDroplets:input_type -> doproxy.v1.ImportDropletsRequest
-	11, // 13: doproxy.v1.DropletService.WatchDroplets:input_type -> doproxy.v1.WatchDropletsRequest
-	1,  // 14: doproxy.v1.DropletService.ListDroplets:output_type -> doproxy.v1.ListDropletsResponse
-	3,  // 15: doproxy.v1.DropletService.GetDroplet:output_type -> doproxy.v1.GetDropletResponse
-	5,  // 16: doproxy.v1.DropletService.CreateDroplets:output_type -> doproxy.v1.CreateDropletsResponse
-	7,  // 17: doproxy.v1.DropletService.DeleteDroplets:output_type -> doproxy.v1.DeleteDropletsResponse
-	10, // 18: doproxy.v1.DropletService.ImportDroplets:output_type -> doproxy.v1.ImportDropletsResponse
-	12, // 19: doproxy.v1.DropletService.WatchDroplets:output_type -> doproxy.v1.WatchDropletsResponse
-	14, // [14:20] is the sub-list for method output_type
-	8,  // [8:14] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	14, // 3: doproxy.v1.CreateDropletsResponse.forecast:type_name -> doproxy.v1.Forecast
+	8,  // 4: doproxy.v1.DeleteDropletsResponse.progress:type_name -> doproxy.v1.Progress
+	14, // 5: doproxy.v1.DeleteDropletsResponse.forecast:type_name -> doproxy.v1.Forecast
+	15, // 6: doproxy.v1.Progress.pool:type_name -> doproxy.v1.Pool
+	13, // 7: doproxy.v1.Progress.droplets:type_name -> doproxy.v1.Droplet
+	15, // 8: doproxy.v1.ImportDropletsResponse.pool:type_name -> doproxy.v1.Pool
+	14, // 9: doproxy.v1.ImportDropletsResponse.forecast:type_name -> doproxy.v1.Forecast
+	13, // 10: doproxy.v1.WatchDropletsResponse.droplets:type_name -> doproxy.v1.Droplet
+	0,  // 11: doproxy.v1.DropletService.ListDroplets:input_type -> doproxy.v1.ListDropletsRequest
+	2,  // 12: doproxy.v1.DropletService.GetDroplet:input_type -> doproxy.v1.GetDropletRequest
+	4,  // 13: doproxy.v1.DropletService.CreateDroplets:input_type -> doproxy.v1.CreateDropletsRequest
+	6,  // 14: doproxy.v1.DropletService.DeleteDroplets:input_type -> doproxy.v1.DeleteDropletsRequest
+	9,  // 15: doproxy.v1.DropletService.ImportDroplets:input_type -> doproxy.v1.ImportDropletsRequest
+	11, // 16: doproxy.v1.DropletService.WatchDroplets:input_type -> doproxy.v1.WatchDropletsRequest
+	1,  // 17: doproxy.v1.DropletService.ListDroplets:output_type -> doproxy.v1.ListDropletsResponse
+	3,  // 18: doproxy.v1.DropletService.GetDroplet:output_type -> doproxy.v1.GetDropletResponse
+	5,  // 19: doproxy.v1.DropletService.CreateDroplets:output_type -> doproxy.v1.CreateDropletsResponse
+	7,  // 20: doproxy.v1.DropletService.DeleteDroplets:output_type -> doproxy.v1.DeleteDropletsResponse
+	10, // 21: doproxy.v1.DropletService.ImportDroplets:output_type -> doproxy.v1.ImportDropletsResponse
+	12, // 22: doproxy.v1.DropletService.WatchDroplets:output_type -> doproxy.v1.WatchDropletsResponse
+	17, // [17:23] is the sub-list for method output_type
+	11, // [11:17] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_doproxy_v1_droplet_service_proto_init() }

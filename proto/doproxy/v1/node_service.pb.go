@@ -9,6 +9,7 @@ package doproxyv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -263,12 +264,501 @@ func (x *RenderResponse) GetPath() string {
 	return ""
 }
 
+type DrainNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "nodes/{node}".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// For people.
+	Reason       string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	ValidateOnly bool   `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// End the stream with the first answer.
+	NoWait        bool `protobuf:"varint,4,opt,name=no_wait,json=noWait,proto3" json:"no_wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeRequest) Reset() {
+	*x = DrainNodeRequest{}
+	mi := &file_doproxy_v1_node_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeRequest) ProtoMessage() {}
+
+func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_node_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_node_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DrainNodeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DrainNodeRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DrainNodeRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *DrainNodeRequest) GetNoWait() bool {
+	if x != nil {
+		return x.NoWait
+	}
+	return false
+}
+
+// How far a drain has come.
+type DrainNodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Reserved IPs that it still holds, with why if one cannot move.
+	ReservedIps []*ReservedIp `protobuf:"bytes,2,rep,name=reserved_ips,json=reservedIps,proto3" json:"reserved_ips,omitempty"`
+	// Records that still name it.
+	DnsRecords []*DnsRecord `protobuf:"bytes,3,rep,name=dns_records,json=dnsRecords,proto3" json:"dns_records,omitempty"`
+	// When the last client that looked its name up before may have forgotten it.
+	DnsExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=dns_expire_time,json=dnsExpireTime,proto3" json:"dns_expire_time,omitempty"`
+	// Its sessions, as far as known.
+	Sessions int32 `protobuf:"varint,5,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// A restart disturbs nobody.
+	Done bool `protobuf:"varint,6,opt,name=done,proto3" json:"done,omitempty"`
+	// What stands in the way.
+	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeResponse) Reset() {
+	*x = DrainNodeResponse{}
+	mi := &file_doproxy_v1_node_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeResponse) ProtoMessage() {}
+
+func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_node_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
+func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_node_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DrainNodeResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *DrainNodeResponse) GetReservedIps() []*ReservedIp {
+	if x != nil {
+		return x.ReservedIps
+	}
+	return nil
+}
+
+func (x *DrainNodeResponse) GetDnsRecords() []*DnsRecord {
+	if x != nil {
+		return x.DnsRecords
+	}
+	return nil
+}
+
+func (x *DrainNodeResponse) GetDnsExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DnsExpireTime
+	}
+	return nil
+}
+
+func (x *DrainNodeResponse) GetSessions() int32 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *DrainNodeResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *DrainNodeResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type UndrainNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "nodes/{node}".
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	ValidateOnly  bool   `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainNodeRequest) Reset() {
+	*x = UndrainNodeRequest{}
+	mi := &file_doproxy_v1_node_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainNodeRequest) ProtoMessage() {}
+
+func (x *UndrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_node_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*UndrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_node_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *UndrainNodeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UndrainNodeRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+type UndrainNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainNodeResponse) Reset() {
+	*x = UndrainNodeResponse{}
+	mi := &file_doproxy_v1_node_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainNodeResponse) ProtoMessage() {}
+
+func (x *UndrainNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_node_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainNodeResponse.ProtoReflect.Descriptor instead.
+func (*UndrainNodeResponse) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_node_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *UndrainNodeResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+type ForgetNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "nodes/{node}".
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	ValidateOnly  bool   `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetNodeRequest) Reset() {
+	*x = ForgetNodeRequest{}
+	mi := &file_doproxy_v1_node_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetNodeRequest) ProtoMessage() {}
+
+func (x *ForgetNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_node_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetNodeRequest.ProtoReflect.Descriptor instead.
+func (*ForgetNodeRequest) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_node_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ForgetNodeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ForgetNodeRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+type ForgetNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetNodeResponse) Reset() {
+	*x = ForgetNodeResponse{}
+	mi := &file_doproxy_v1_node_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetNodeResponse) ProtoMessage() {}
+
+func (x *ForgetNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_node_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetNodeResponse.ProtoReflect.Descriptor instead.
+func (*ForgetNodeResponse) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_node_service_proto_rawDescGZIP(), []int{10}
+}
+
+type FailoverRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "reservedIps/{address}", or the address.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// "nodes/{node}"; empty is any but the present holder.
+	To           string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	ValidateOnly bool   `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// End the stream with the first answer.
+	NoWait        bool `protobuf:"varint,4,opt,name=no_wait,json=noWait,proto3" json:"no_wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailoverRequest) Reset() {
+	*x = FailoverRequest{}
+	mi := &file_doproxy_v1_node_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailoverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailoverRequest) ProtoMessage() {}
+
+func (x *FailoverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_node_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailoverRequest.ProtoReflect.Descriptor instead.
+func (*FailoverRequest) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_node_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *FailoverRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *FailoverRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *FailoverRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *FailoverRequest) GetNoWait() bool {
+	if x != nil {
+		return x.NoWait
+	}
+	return false
+}
+
+type FailoverResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	ReservedIp *ReservedIp            `protobuf:"bytes,1,opt,name=reserved_ip,json=reservedIp,proto3" json:"reserved_ip,omitempty"`
+	// DigitalOcean has confirmed it.
+	Done bool `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	// With validate_only: the node that it would go to.
+	Target        string `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailoverResponse) Reset() {
+	*x = FailoverResponse{}
+	mi := &file_doproxy_v1_node_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailoverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailoverResponse) ProtoMessage() {}
+
+func (x *FailoverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_node_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailoverResponse.ProtoReflect.Descriptor instead.
+func (*FailoverResponse) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_node_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *FailoverResponse) GetReservedIp() *ReservedIp {
+	if x != nil {
+		return x.ReservedIp
+	}
+	return nil
+}
+
+func (x *FailoverResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *FailoverResponse) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
 var File_doproxy_v1_node_service_proto protoreflect.FileDescriptor
 
 const file_doproxy_v1_node_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1ddoproxy/v1/node_service.proto\x12\n" +
-	"doproxy.v1\"!\n" +
+	"doproxy.v1\x1a\x1adoproxy/v1/resources.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"!\n" +
 	"\rReloadRequest\x12\x10\n" +
 	"\x03all\x18\x01 \x01(\bR\x03all\"D\n" +
 	"\x0eReloadResponse\x122\n" +
@@ -280,10 +770,48 @@ const file_doproxy_v1_node_service_proto_rawDesc = "" +
 	"\rRenderRequest\"<\n" +
 	"\x0eRenderResponse\x12\x16\n" +
 	"\x06config\x18\x01 \x01(\tR\x06config\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path2\x8f\x01\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"|\n" +
+	"\x10DrainNodeRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x12\x17\n" +
+	"\ano_wait\x18\x04 \x01(\bR\x06noWait\"\xb8\x02\n" +
+	"\x11DrainNodeResponse\x12$\n" +
+	"\x04node\x18\x01 \x01(\v2\x10.doproxy.v1.NodeR\x04node\x129\n" +
+	"\freserved_ips\x18\x02 \x03(\v2\x16.doproxy.v1.ReservedIpR\vreservedIps\x126\n" +
+	"\vdns_records\x18\x03 \x03(\v2\x15.doproxy.v1.DnsRecordR\n" +
+	"dnsRecords\x12B\n" +
+	"\x0fdns_expire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rdnsExpireTime\x12\x1a\n" +
+	"\bsessions\x18\x05 \x01(\x05R\bsessions\x12\x12\n" +
+	"\x04done\x18\x06 \x01(\bR\x04done\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\"M\n" +
+	"\x12UndrainNodeRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\";\n" +
+	"\x13UndrainNodeResponse\x12$\n" +
+	"\x04node\x18\x01 \x01(\v2\x10.doproxy.v1.NodeR\x04node\"L\n" +
+	"\x11ForgetNodeRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"\x14\n" +
+	"\x12ForgetNodeResponse\"s\n" +
+	"\x0fFailoverRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x12\x17\n" +
+	"\ano_wait\x18\x04 \x01(\bR\x06noWait\"w\n" +
+	"\x10FailoverResponse\x127\n" +
+	"\vreserved_ip\x18\x01 \x01(\v2\x16.doproxy.v1.ReservedIpR\n" +
+	"reservedIp\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\bR\x04done\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\tR\x06target2\xc1\x03\n" +
 	"\vNodeService\x12?\n" +
 	"\x06Reload\x12\x19.doproxy.v1.ReloadRequest\x1a\x1a.doproxy.v1.ReloadResponse\x12?\n" +
-	"\x06Render\x12\x19.doproxy.v1.RenderRequest\x1a\x1a.doproxy.v1.RenderResponseB7Z5github.com/doproxy/doproxy/proto/doproxy/v1;doproxyv1b\x06proto3"
+	"\x06Render\x12\x19.doproxy.v1.RenderRequest\x1a\x1a.doproxy.v1.RenderResponse\x12J\n" +
+	"\tDrainNode\x12\x1c.doproxy.v1.DrainNodeRequest\x1a\x1d.doproxy.v1.DrainNodeResponse0\x01\x12N\n" +
+	"\vUndrainNode\x12\x1e.doproxy.v1.UndrainNodeRequest\x1a\x1f.doproxy.v1.UndrainNodeResponse\x12K\n" +
+	"\n" +
+	"ForgetNode\x12\x1d.doproxy.v1.ForgetNodeRequest\x1a\x1e.doproxy.v1.ForgetNodeResponse\x12G\n" +
+	"\bFailover\x12\x1b.doproxy.v1.FailoverRequest\x1a\x1c.doproxy.v1.FailoverResponse0\x01B7Z5github.com/doproxy/doproxy/proto/doproxy/v1;doproxyv1b\x06proto3"
 
 var (
 	file_doproxy_v1_node_service_proto_rawDescOnce sync.Once
@@ -297,25 +825,51 @@ func file_doproxy_v1_node_service_proto_rawDescGZIP() []byte {
 	return file_doproxy_v1_node_service_proto_rawDescData
 }
 
-var file_doproxy_v1_node_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_doproxy_v1_node_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_doproxy_v1_node_service_proto_goTypes = []any{
-	(*ReloadRequest)(nil),  // 0: doproxy.v1.ReloadRequest
-	(*ReloadResponse)(nil), // 1: doproxy.v1.ReloadResponse
-	(*ReloadResult)(nil),   // 2: doproxy.v1.ReloadResult
-	(*RenderRequest)(nil),  // 3: doproxy.v1.RenderRequest
-	(*RenderResponse)(nil), // 4: doproxy.v1.RenderResponse
+	(*ReloadRequest)(nil),         // 0: doproxy.v1.ReloadRequest
+	(*ReloadResponse)(nil),        // 1: doproxy.v1.ReloadResponse
+	(*ReloadResult)(nil),          // 2: doproxy.v1.ReloadResult
+	(*RenderRequest)(nil),         // 3: doproxy.v1.RenderRequest
+	(*RenderResponse)(nil),        // 4: doproxy.v1.RenderResponse
+	(*DrainNodeRequest)(nil),      // 5: doproxy.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),     // 6: doproxy.v1.DrainNodeResponse
+	(*UndrainNodeRequest)(nil),    // 7: doproxy.v1.UndrainNodeRequest
+	(*UndrainNodeResponse)(nil),   // 8: doproxy.v1.UndrainNodeResponse
+	(*ForgetNodeRequest)(nil),     // 9: doproxy.v1.ForgetNodeRequest
+	(*ForgetNodeResponse)(nil),    // 10: doproxy.v1.ForgetNodeResponse
+	(*FailoverRequest)(nil),       // 11: doproxy.v1.FailoverRequest
+	(*FailoverResponse)(nil),      // 12: doproxy.v1.FailoverResponse
+	(*Node)(nil),                  // 13: doproxy.v1.Node
+	(*ReservedIp)(nil),            // 14: doproxy.v1.ReservedIp
+	(*DnsRecord)(nil),             // 15: doproxy.v1.DnsRecord
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_doproxy_v1_node_service_proto_depIdxs = []int32{
-	2, // 0: doproxy.v1.ReloadResponse.results:type_name -> doproxy.v1.ReloadResult
-	0, // 1: doproxy.v1.NodeService.Reload:input_type -> doproxy.v1.ReloadRequest
-	3, // 2: doproxy.v1.NodeService.Render:input_type -> doproxy.v1.RenderRequest
-	1, // 3: doproxy.v1.NodeService.Reload:output_type -> doproxy.v1.ReloadResponse
-	4, // 4: doproxy.v1.NodeService.Render:output_type -> doproxy.v1.RenderResponse
-	3, // [3:5] is the sub-list for method output_type
-	1, // [1:3] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	2,  // 0: doproxy.v1.ReloadResponse.results:type_name -> doproxy.v1.ReloadResult
+	13, // 1: doproxy.v1.DrainNodeResponse.node:type_name -> doproxy.v1.Node
+	14, // 2: doproxy.v1.DrainNodeResponse.reserved_ips:type_name -> doproxy.v1.ReservedIp
+	15, // 3: doproxy.v1.DrainNodeResponse.dns_records:type_name -> doproxy.v1.DnsRecord
+	16, // 4: doproxy.v1.DrainNodeResponse.dns_expire_time:type_name -> google.protobuf.Timestamp
+	13, // 5: doproxy.v1.UndrainNodeResponse.node:type_name -> doproxy.v1.Node
+	14, // 6: doproxy.v1.FailoverResponse.reserved_ip:type_name -> doproxy.v1.ReservedIp
+	0,  // 7: doproxy.v1.NodeService.Reload:input_type -> doproxy.v1.ReloadRequest
+	3,  // 8: doproxy.v1.NodeService.Render:input_type -> doproxy.v1.RenderRequest
+	5,  // 9: doproxy.v1.NodeService.DrainNode:input_type -> doproxy.v1.DrainNodeRequest
+	7,  // 10: doproxy.v1.NodeService.UndrainNode:input_type -> doproxy.v1.UndrainNodeRequest
+	9,  // 11: doproxy.v1.NodeService.ForgetNode:input_type -> doproxy.v1.ForgetNodeRequest
+	11, // 12: doproxy.v1.NodeService.Failover:input_type -> doproxy.v1.FailoverRequest
+	1,  // 13: doproxy.v1.NodeService.Reload:output_type -> doproxy.v1.ReloadResponse
+	4,  // 14: doproxy.v1.NodeService.Render:output_type -> doproxy.v1.RenderResponse
+	6,  // 15: doproxy.v1.NodeService.DrainNode:output_type -> doproxy.v1.DrainNodeResponse
+	8,  // 16: doproxy.v1.NodeService.UndrainNode:output_type -> doproxy.v1.UndrainNodeResponse
+	10, // 17: doproxy.v1.NodeService.ForgetNode:output_type -> doproxy.v1.ForgetNodeResponse
+	12, // 18: doproxy.v1.NodeService.Failover:output_type -> doproxy.v1.FailoverResponse
+	13, // [13:19] is the sub-list for method output_type
+	7,  // [7:13] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_doproxy_v1_node_service_proto_init() }
@@ -323,13 +877,14 @@ func file_doproxy_v1_node_service_proto_init() {
 	if File_doproxy_v1_node_service_proto != nil {
 		return
 	}
+	file_doproxy_v1_resources_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doproxy_v1_node_service_proto_rawDesc), len(file_doproxy_v1_node_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,8 +19,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	NodeService_Reload_FullMethodName = "/doproxy.v1.NodeService/Reload"
-	NodeService_Render_FullMethodName = "/doproxy.v1.NodeService/Render"
+	NodeService_Reload_FullMethodName      = "/doproxy.v1.NodeService/Reload"
+	NodeService_Render_FullMethodName      = "/doproxy.v1.NodeService/Render"
+	NodeService_DrainNode_FullMethodName   = "/doproxy.v1.NodeService/DrainNode"
+	NodeService_UndrainNode_FullMethodName = "/doproxy.v1.NodeService/UndrainNode"
+	NodeService_ForgetNode_FullMethodName  = "/doproxy.v1.NodeService/ForgetNode"
+	NodeService_Failover_FullMethodName    = "/doproxy.v1.NodeService/Failover"
 )
 
 // NodeServiceClient is the client API for NodeService service.
@@ -34,6 +38,16 @@ type NodeServiceClient interface {
 	Reload(ctx context.Context, in *ReloadRequest, opts ...grpc.CallOption) (*ReloadResponse, error)
 	// Renders the configuration and touches nothing.
 	Render(ctx context.Context, in *RenderRequest, opts ...grpc.CallOption) (*RenderResponse, error)
+	// Takes a node out of service: its reserved IPs move, its DNS records go, its
+	// sessions may end. Follows it until a restart disturbs nobody; to end the call
+	// does not end the drain.
+	DrainNode(ctx context.Context, in *DrainNodeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainNodeResponse], error)
+	// Puts it back.
+	UndrainNode(ctx context.Context, in *UndrainNodeRequest, opts ...grpc.CallOption) (*UndrainNodeResponse, error)
+	// Forgets a node that is silent. FAILED_PRECONDITION while it is alive.
+	ForgetNode(ctx context.Context, in *ForgetNodeRequest, opts ...grpc.CallOption) (*ForgetNodeResponse, error)
+	// Has a reserved IP moved by hand, and follows it until DigitalOcean confirms.
+	Failover(ctx context.Context, in *FailoverRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FailoverResponse], error)
 }
 
 type nodeServiceClient struct {
@@ -64,6 +78,64 @@ func (c *nodeServiceClient) Render(ctx context.Context, in *RenderRequest, opts 
 	return out, nil
 }
 
+func (c *nodeServiceClient) DrainNode(ctx context.Context, in *DrainNodeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainNodeResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[0], NodeService_DrainNode_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DrainNodeRequest, DrainNodeResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_DrainNodeClient = grpc.ServerStreamingClient[DrainNodeResponse]
+
+func (c *nodeServiceClient) UndrainNode(ctx context.Context, in *UndrainNodeRequest, opts ...grpc.CallOption) (*UndrainNodeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UndrainNodeResponse)
+	err := c.cc.Invoke(ctx, NodeService_UndrainNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) ForgetNode(ctx context.Context, in *ForgetNodeRequest, opts ...grpc.CallOption) (*ForgetNodeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ForgetNodeResponse)
+	err := c.cc.Invoke(ctx, NodeService_ForgetNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) Failover(ctx context.Context, in *FailoverRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FailoverResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[1], NodeService_Failover_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FailoverRequest, FailoverResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_FailoverClient = grpc.ServerStreamingClient[FailoverResponse]
+
 // NodeServiceServer is the server API for NodeService service.
 // All implementations must embed UnimplementedNodeServiceServer
 // for forward compatibility.
@@ -75,6 +147,16 @@ type NodeServiceServer interface {
 	Reload(context.Context, *ReloadRequest) (*ReloadResponse, error)
 	// Renders the configuration and touches nothing.
 	Render(context.Context, *RenderRequest) (*RenderResponse, error)
+	// Takes a node out of service: its reserved IPs move, its DNS records go, its
+	// sessions may end. Follows it until a restart disturbs nobody; to end the call
+	// does not end the drain.
+	DrainNode(*DrainNodeRequest, grpc.ServerStreamingServer[DrainNodeResponse]) error
+	// Puts it back.
+	UndrainNode(context.Context, *UndrainNodeRequest) (*UndrainNodeResponse, error)
+	// Forgets a node that is silent. FAILED_PRECONDITION while it is alive.
+	ForgetNode(context.Context, *ForgetNodeRequest) (*ForgetNodeResponse, error)
+	// Has a reserved IP moved by hand, and follows it until DigitalOcean confirms.
+	Failover(*FailoverRequest, grpc.ServerStreamingServer[FailoverResponse]) error
 	mustEmbedUnimplementedNodeServiceServer()
 }
 
@@ -90,6 +172,18 @@ func (UnimplementedNodeServiceServer) Reload(context.Context, *ReloadRequest) (*
 }
 func (UnimplementedNodeServiceServer) Render(context.Context, *RenderRequest) (*RenderResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Render not implemented")
+}
+func (UnimplementedNodeServiceServer) DrainNode(*DrainNodeRequest, grpc.ServerStreamingServer[DrainNodeResponse]) error {
+	return status.Error(codes.Unimplemented, "method DrainNode not implemented")
+}
+func (UnimplementedNodeServiceServer) UndrainNode(context.Context, *UndrainNodeRequest) (*UndrainNodeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UndrainNode not implemented")
+}
+func (UnimplementedNodeServiceServer) ForgetNode(context.Context, *ForgetNodeRequest) (*ForgetNodeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ForgetNode not implemented")
+}
+func (UnimplementedNodeServiceServer) Failover(*FailoverRequest, grpc.ServerStreamingServer[FailoverResponse]) error {
+	return status.Error(codes.Unimplemented, "method Failover not implemented")
 }
 func (UnimplementedNodeServiceServer) mustEmbedUnimplementedNodeServiceServer() {}
 func (UnimplementedNodeServiceServer) testEmbeddedByValue()                     {}
@@ -148,6 +242,64 @@ func _NodeService_Render_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeService_DrainNode_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DrainNodeRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(NodeServiceServer).DrainNode(m, &grpc.GenericServerStream[DrainNodeRequest, DrainNodeResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_DrainNodeServer = grpc.ServerStreamingServer[DrainNodeResponse]
+
+func _NodeService_UndrainNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UndrainNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).UndrainNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_UndrainNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).UndrainNode(ctx, req.(*UndrainNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_ForgetNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ForgetNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).ForgetNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_ForgetNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).ForgetNode(ctx, req.(*ForgetNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_Failover_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(FailoverRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(NodeServiceServer).Failover(m, &grpc.GenericServerStream[FailoverRequest, FailoverResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_FailoverServer = grpc.ServerStreamingServer[FailoverResponse]
+
 // NodeService_ServiceDesc is the grpc.ServiceDesc for NodeService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -163,7 +315,26 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Render",
 			Handler:    _NodeService_Render_Handler,
 		},
+		{
+			MethodName: "UndrainNode",
+			Handler:    _NodeService_UndrainNode_Handler,
+		},
+		{
+			MethodName: "ForgetNode",
+			Handler:    _NodeService_ForgetNode_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "DrainNode",
+			Handler:       _NodeService_DrainNode_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Failover",
+			Handler:       _NodeService_Failover_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "doproxy/v1/node_service.proto",
 }

@@ -86,10 +86,12 @@ func (x *ApplyPoolRequest) GetValidateOnly() bool {
 }
 
 type ApplyPoolResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Pool          *Pool                  `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
-	Created       bool                   `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
-	Changes       []*FieldChange         `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Pool    *Pool                  `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	Created bool                   `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
+	Changes []*FieldChange         `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	// Set if validate_only.
+	Forecast      *Forecast `protobuf:"bytes,4,opt,name=forecast,proto3" json:"forecast,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -141,6 +143,13 @@ func (x *ApplyPoolResponse) GetCreated() bool {
 func (x *ApplyPoolResponse) GetChanges() []*FieldChange {
 	if x != nil {
 		return x.Changes
+	}
+	return nil
+}
+
+func (x *ApplyPoolResponse) GetForecast() *Forecast {
+	if x != nil {
+		return x.Forecast
 	}
 	return nil
 }
@@ -626,8 +635,10 @@ type ScalePoolResponse struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Pool            *Pool                  `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
 	PreviousDesired int32                  `protobuf:"varint,2,opt,name=previous_desired,json=previousDesired,proto3" json:"previous_desired,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Set if validate_only.
+	Forecast      *Forecast `protobuf:"bytes,3,opt,name=forecast,proto3" json:"forecast,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ScalePoolResponse) Reset() {
@@ -674,6 +685,13 @@ func (x *ScalePoolResponse) GetPreviousDesired() int32 {
 	return 0
 }
 
+func (x *ScalePoolResponse) GetForecast() *Forecast {
+	if x != nil {
+		return x.Forecast
+	}
+	return nil
+}
+
 var File_doproxy_v1_pool_service_proto protoreflect.FileDescriptor
 
 const file_doproxy_v1_pool_service_proto_rawDesc = "" +
@@ -683,11 +701,12 @@ const file_doproxy_v1_pool_service_proto_rawDesc = "" +
 	"\x10ApplyPoolRequest\x12$\n" +
 	"\x04pool\x18\x01 \x01(\v2\x10.doproxy.v1.PoolR\x04pool\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12#\n" +
-	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"\x86\x01\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"\xb8\x01\n" +
 	"\x11ApplyPoolResponse\x12$\n" +
 	"\x04pool\x18\x01 \x01(\v2\x10.doproxy.v1.PoolR\x04pool\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\bR\acreated\x121\n" +
-	"\achanges\x18\x03 \x03(\v2\x17.doproxy.v1.FieldChangeR\achanges\"Q\n" +
+	"\achanges\x18\x03 \x03(\v2\x17.doproxy.v1.FieldChangeR\achanges\x120\n" +
+	"\bforecast\x18\x04 \x01(\v2\x14.doproxy.v1.ForecastR\bforecast\"Q\n" +
 	"\vFieldChange\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
@@ -716,10 +735,11 @@ const file_doproxy_v1_pool_service_proto_rawDesc = "" +
 	"request_id\x18\x04 \x01(\tR\trequestId\x12\x12\n" +
 	"\x04etag\x18\x05 \x01(\tR\x04etag\x12#\n" +
 	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnlyB\b\n" +
-	"\x06target\"d\n" +
+	"\x06target\"\x96\x01\n" +
 	"\x11ScalePoolResponse\x12$\n" +
 	"\x04pool\x18\x01 \x01(\v2\x10.doproxy.v1.PoolR\x04pool\x12)\n" +
-	"\x10previous_desired\x18\x02 \x01(\x05R\x0fpreviousDesired2\xfc\x02\n" +
+	"\x10previous_desired\x18\x02 \x01(\x05R\x0fpreviousDesired\x120\n" +
+	"\bforecast\x18\x03 \x01(\v2\x14.doproxy.v1.ForecastR\bforecast2\xfc\x02\n" +
 	"\vPoolService\x12H\n" +
 	"\tApplyPool\x12\x1c.doproxy.v1.ApplyPoolRequest\x1a\x1d.doproxy.v1.ApplyPoolResponse\x12B\n" +
 	"\aGetPool\x12\x1a.doproxy.v1.GetPoolRequest\x1a\x1b.doproxy.v1.GetPoolResponse\x12H\n" +
@@ -754,29 +774,32 @@ var file_doproxy_v1_pool_service_proto_goTypes = []any{
 	(*ScalePoolRequest)(nil),   // 9: doproxy.v1.ScalePoolRequest
 	(*ScalePoolResponse)(nil),  // 10: doproxy.v1.ScalePoolResponse
 	(*Pool)(nil),               // 11: doproxy.v1.Pool
+	(*Forecast)(nil),           // 12: doproxy.v1.Forecast
 }
 var file_doproxy_v1_pool_service_proto_depIdxs = []int32{
 	11, // 0: doproxy.v1.ApplyPoolRequest.pool:type_name -> doproxy.v1.Pool
 	11, // 1: doproxy.v1.ApplyPoolResponse.pool:type_name -> doproxy.v1.Pool
 	2,  // 2: doproxy.v1.ApplyPoolResponse.changes:type_name -> doproxy.v1.FieldChange
-	11, // 3: doproxy.v1.GetPoolResponse.pool:type_name -> doproxy.v1.Pool
-	11, // 4: doproxy.v1.ListPoolsResponse.pools:type_name -> doproxy.v1.Pool
-	11, // 5: doproxy.v1.ScalePoolResponse.pool:type_name -> doproxy.v1.Pool
-	0,  // 6: doproxy.v1.PoolService.ApplyPool:input_type -> doproxy.v1.ApplyPoolRequest
-	3,  // 7: doproxy.v1.PoolService.GetPool:input_type -> doproxy.v1.GetPoolRequest
-	5,  // 8: doproxy.v1.PoolService.ListPools:input_type -> doproxy.v1.ListPoolsRequest
-	7,  // 9: doproxy.v1.PoolService.DeletePool:input_type -> doproxy.v1.DeletePoolRequest
-	9,  // 10: doproxy.v1.PoolService.ScalePool:input_type -> doproxy.v1.ScalePoolRequest
-	1,  // 11: doproxy.v1.PoolService.ApplyPool:output_type -> doproxy.v1.ApplyPoolResponse
-	4,  // 12: doproxy.v1.PoolService.GetPool:output_type -> doproxy.v1.GetPoolResponse
-	6,  // 13: doproxy.v1.PoolService.ListPools:output_type -> doproxy.v1.ListPoolsResponse
-	8,  // 14: doproxy.v1.PoolService.DeletePool:output_type -> doproxy.v1.DeletePoolResponse
-	10, // 15: doproxy.v1.PoolService.ScalePool:output_type -> doproxy.v1.ScalePoolResponse
-	11, // [11:16] is the sub-list for method output_type
-	6,  // [6:11] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	12, // 3: doproxy.v1.ApplyPoolResponse.forecast:type_name -> doproxy.v1.Forecast
+	11, // 4: doproxy.v1.GetPoolResponse.pool:type_name -> doproxy.v1.Pool
+	11, // 5: doproxy.v1.ListPoolsResponse.pools:type_name -> doproxy.v1.Pool
+	11, // 6: doproxy.v1.ScalePoolResponse.pool:type_name -> doproxy.v1.Pool
+	12, // 7: doproxy.v1.ScalePoolResponse.forecast:type_name -> doproxy.v1.Forecast
+	0,  // 8: doproxy.v1.PoolService.ApplyPool:input_type -> doproxy.v1.ApplyPoolRequest
+	3,  // 9: doproxy.v1.PoolService.GetPool:input_type -> doproxy.v1.GetPoolRequest
+	5,  // 10: doproxy.v1.PoolService.ListPools:input_type -> doproxy.v1.ListPoolsRequest
+	7,  // 11: doproxy.v1.PoolService.DeletePool:input_type -> doproxy.v1.DeletePoolRequest
+	9,  // 12: doproxy.v1.PoolService.ScalePool:input_type -> doproxy.v1.ScalePoolRequest
+	1,  // 13: doproxy.v1.PoolService.ApplyPool:output_type -> doproxy.v1.ApplyPoolResponse
+	4,  // 14: doproxy.v1.PoolService.GetPool:output_type -> doproxy.v1.GetPoolResponse
+	6,  // 15: doproxy.v1.PoolService.ListPools:output_type -> doproxy.v1.ListPoolsResponse
+	8,  // 16: doproxy.v1.PoolService.DeletePool:output_type -> doproxy.v1.DeletePoolResponse
+	10, // 17: doproxy.v1.PoolService.ScalePool:output_type -> doproxy.v1.ScalePoolResponse
+	13, // [13:18] is the sub-list for method output_type
+	8,  // [8:13] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_doproxy_v1_pool_service_proto_init() }

@@ -125,7 +125,16 @@ type Pool struct {
 	// Output only. Changes whenever what is wanted of the pool changes.
 	Etag string `protobuf:"bytes,15,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Output only.
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// Output only. Creates refused, and droplets that did not become or stay
+	// healthy, in a row.
+	Failures int32 `protobuf:"varint,17,opt,name=failures,proto3" json:"failures,omitempty"`
+	// Output only. Since when nothing is created any more because of these, until
+	// ScalePool, ApplyPool or Resume.
+	StopTime *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=stop_time,json=stopTime,proto3" json:"stop_time,omitempty"`
+	// Output only. Since when the record is known to be older than the droplets:
+	// none is let go for being surplus until ScalePool or Confirm.
+	RewoundTime   *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=rewound_time,json=rewoundTime,proto3" json:"rewound_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -268,6 +277,27 @@ func (x *Pool) GetEtag() string {
 func (x *Pool) GetCreateTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Pool) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *Pool) GetStopTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StopTime
+	}
+	return nil
+}
+
+func (x *Pool) GetRewoundTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RewoundTime
 	}
 	return nil
 }
@@ -863,7 +893,24 @@ type Node struct {
 	// Of the last apply; empty once one succeeds.
 	Error string `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
 	// Where HAProxy serves, host:port.
-	Addresses     []string `protobuf:"bytes,12,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Addresses []string `protobuf:"bytes,12,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// Since when an operator wants it without clients; unset when it is in service.
+	DrainTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=drain_time,json=drainTime,proto3" json:"drain_time,omitempty"`
+	// Why.
+	DrainReason string `protobuf:"bytes,14,opt,name=drain_reason,json=drainReason,proto3" json:"drain_reason,omitempty"`
+	// Since when nothing is heard of it; unset while it is alive. Of a silent node
+	// most other fields are unset.
+	SilentTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=silent_time,json=silentTime,proto3" json:"silent_time,omitempty"`
+	// Clients' sessions now; told only while it is drained.
+	Sessions int32 `protobuf:"varint,16,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// This load balancer's own DigitalOcean id; zero is not known.
+	DropletId  int64  `protobuf:"varint,17,opt,name=droplet_id,json=dropletId,proto3" json:"droplet_id,omitempty"`
+	PublicIpv4 string `protobuf:"bytes,18,opt,name=public_ipv4,json=publicIpv4,proto3" json:"public_ipv4,omitempty"`
+	PublicIpv6 string `protobuf:"bytes,19,opt,name=public_ipv6,json=publicIpv6,proto3" json:"public_ipv6,omitempty"`
+	// What stands in its way, such as servers that its wipe guard holds.
+	Conditions []*Condition `protobuf:"bytes,20,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// The reserved IPs that it holds.
+	Holds         []string `protobuf:"bytes,21,rep,name=holds,proto3" json:"holds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -982,6 +1029,1020 @@ func (x *Node) GetAddresses() []string {
 	return nil
 }
 
+func (x *Node) GetDrainTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DrainTime
+	}
+	return nil
+}
+
+func (x *Node) GetDrainReason() string {
+	if x != nil {
+		return x.DrainReason
+	}
+	return ""
+}
+
+func (x *Node) GetSilentTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SilentTime
+	}
+	return nil
+}
+
+func (x *Node) GetSessions() int32 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *Node) GetDropletId() int64 {
+	if x != nil {
+		return x.DropletId
+	}
+	return 0
+}
+
+func (x *Node) GetPublicIpv4() string {
+	if x != nil {
+		return x.PublicIpv4
+	}
+	return ""
+}
+
+func (x *Node) GetPublicIpv6() string {
+	if x != nil {
+		return x.PublicIpv6
+	}
+	return ""
+}
+
+func (x *Node) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+func (x *Node) GetHolds() []string {
+	if x != nil {
+		return x.Holds
+	}
+	return nil
+}
+
+// Something that holds work up, or that a person should know.
+type Condition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The same for as long as it stands.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Dotted, as an event's.
+	Type    string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	Pool    string                 `protobuf:"bytes,3,opt,name=pool,proto3" json:"pool,omitempty"`
+	Droplet string                 `protobuf:"bytes,4,opt,name=droplet,proto3" json:"droplet,omitempty"`
+	Node    string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
+	Message string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	Time    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
+	// Hostnames that ClusterService.Confirm would let go.
+	Hostnames     []string `protobuf:"bytes,8,rep,name=hostnames,proto3" json:"hostnames,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Condition) Reset() {
+	*x = Condition{}
+	mi := &file_doproxy_v1_resources_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Condition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Condition) ProtoMessage() {}
+
+func (x *Condition) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_resources_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Condition.ProtoReflect.Descriptor instead.
+func (*Condition) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_resources_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Condition) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Condition) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Condition) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *Condition) GetDroplet() string {
+	if x != nil {
+		return x.Droplet
+	}
+	return ""
+}
+
+func (x *Condition) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Condition) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Condition) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Condition) GetHostnames() []string {
+	if x != nil {
+		return x.Hostnames
+	}
+	return nil
+}
+
+// The operator's settings, for the whole cluster.
+type Settings struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Limits  *Limits                `protobuf:"bytes,1,opt,name=limits,proto3" json:"limits,omitempty"`
+	Ingress *Ingress               `protobuf:"bytes,2,opt,name=ingress,proto3" json:"ingress,omitempty"`
+	// Output only. Changes whenever the settings do.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Settings) Reset() {
+	*x = Settings{}
+	mi := &file_doproxy_v1_resources_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Settings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Settings) ProtoMessage() {}
+
+func (x *Settings) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_resources_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Settings.ProtoReflect.Descriptor instead.
+func (*Settings) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_resources_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Settings) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *Settings) GetIngress() *Ingress {
+	if x != nil {
+		return x.Ingress
+	}
+	return nil
+}
+
+func (x *Settings) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// Bounds on what the leader may do. Zero is no limit. That of a pool's own
+// droplets is its max.
+type Limits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of all pools together, whatever their phase.
+	Droplets int32 `protobuf:"varint,1,opt,name=droplets,proto3" json:"droplets,omitempty"`
+	// Of all droplets together, in US dollars.
+	CostHourly float64 `protobuf:"fixed64,2,opt,name=cost_hourly,json=costHourly,proto3" json:"cost_hourly,omitempty"`
+	// Droplets created in any hour.
+	CreatesHourly int32 `protobuf:"varint,3,opt,name=creates_hourly,json=createsHourly,proto3" json:"creates_hourly,omitempty"`
+	// Share of a pool that may be on its way out at once, 1 to 100. At least one
+	// droplet always may.
+	LeavePercent  int32 `protobuf:"varint,4,opt,name=leave_percent,json=leavePercent,proto3" json:"leave_percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limits) Reset() {
+	*x = Limits{}
+	mi := &file_doproxy_v1_resources_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limits) ProtoMessage() {}
+
+func (x *Limits) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_resources_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limits.ProtoReflect.Descriptor instead.
+func (*Limits) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_resources_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Limits) GetDroplets() int32 {
+	if x != nil {
+		return x.Droplets
+	}
+	return 0
+}
+
+func (x *Limits) GetCostHourly() float64 {
+	if x != nil {
+		return x.CostHourly
+	}
+	return 0
+}
+
+func (x *Limits) GetCreatesHourly() int32 {
+	if x != nil {
+		return x.CreatesHourly
+	}
+	return 0
+}
+
+func (x *Limits) GetLeavePercent() int32 {
+	if x != nil {
+		return x.LeavePercent
+	}
+	return 0
+}
+
+// Where clients come in.
+type Ingress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Addresses of the account that nodes hold, IPv4 and IPv6.
+	ReservedIps []string   `protobuf:"bytes,1,rep,name=reserved_ips,json=reservedIps,proto3" json:"reserved_ips,omitempty"`
+	Dns         []*DnsName `protobuf:"bytes,2,rep,name=dns,proto3" json:"dns,omitempty"`
+	// How long a node must have been unfit before it loses what it holds. Default 300 ms.
+	FailAfter *durationpb.Duration `protobuf:"bytes,3,opt,name=fail_after,json=failAfter,proto3" json:"fail_after,omitempty"`
+	// How long it must have been fit again before it gets something. Default 30 s.
+	SettleAfter *durationpb.Duration `protobuf:"bytes,4,opt,name=settle_after,json=settleAfter,proto3" json:"settle_after,omitempty"`
+	// How long it may lag behind the inventory and be fit. Default 15 s.
+	StaleAfter *durationpb.Duration `protobuf:"bytes,5,opt,name=stale_after,json=staleAfter,proto3" json:"stale_after,omitempty"`
+	// Least time between two moves of one address that nobody asked for, doubled
+	// with each; the first is never held. Default 5 s.
+	HoldDown      *durationpb.Duration `protobuf:"bytes,6,opt,name=hold_down,json=holdDown,proto3" json:"hold_down,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ingress) Reset() {
+	*x = Ingress{}
+	mi := &file_doproxy_v1_resources_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ingress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ingress) ProtoMessage() {}
+
+func (x *Ingress) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_resources_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ingress.ProtoReflect.Descriptor instead.
+func (*Ingress) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_resources_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Ingress) GetReservedIps() []string {
+	if x != nil {
+		return x.ReservedIps
+	}
+	return nil
+}
+
+func (x *Ingress) GetDns() []*DnsName {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
+}
+
+func (x *Ingress) GetFailAfter() *durationpb.Duration {
+	if x != nil {
+		return x.FailAfter
+	}
+	return nil
+}
+
+func (x *Ingress) GetSettleAfter() *durationpb.Duration {
+	if x != nil {
+		return x.SettleAfter
+	}
+	return nil
+}
+
+func (x *Ingress) GetStaleAfter() *durationpb.Duration {
+	if x != nil {
+		return x.StaleAfter
+	}
+	return nil
+}
+
+func (x *Ingress) GetHoldDown() *durationpb.Duration {
+	if x != nil {
+		return x.HoldDown
+	}
+	return nil
+}
+
+// A name whose A and AAAA records are the fit nodes' public addresses.
+type DnsName struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As DigitalOcean knows it, such as example.com.
+	Domain string `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	// Within it, such as www; "@" is the domain itself.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Seconds, at least 30. Default 60.
+	Ttl           int32 `protobuf:"varint,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DnsName) Reset() {
+	*x = DnsName{}
+	mi := &file_doproxy_v1_resources_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DnsName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DnsName) ProtoMessage() {}
+
+func (x *DnsName) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_resources_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DnsName.ProtoReflect.Descriptor instead.
+func (*DnsName) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_resources_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DnsName) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *DnsName) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DnsName) GetTtl() int32 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+// Who holds a reserved IP.
+type ReservedIp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name, "reservedIps/{address}".
+	Name    string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// The node that holds it, or is to; empty while none can.
+	Node      string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	DropletId int64  `protobuf:"varint,4,opt,name=droplet_id,json=dropletId,proto3" json:"droplet_id,omitempty"`
+	// Since when, why it came there, and from which node.
+	Time   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	Reason string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	From   string                 `protobuf:"bytes,7,opt,name=from,proto3" json:"from,omitempty"`
+	// When DigitalOcean first confirmed it; unset is not yet.
+	VerifyTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=verify_time,json=verifyTime,proto3" json:"verify_time,omitempty"`
+	// Of the last attempt, in DigitalOcean's words.
+	Error string `protobuf:"bytes,9,opt,name=error,proto3" json:"error,omitempty"`
+	// A request that is not carried out yet: the node asked for, "*" for any other.
+	Want          string `protobuf:"bytes,10,opt,name=want,proto3" json:"want,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReservedIp) Reset() {
+	*x = ReservedIp{}
+	mi := &file_doproxy_v1_resources_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReservedIp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReservedIp) ProtoMessage() {}
+
+func (x *ReservedIp) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_resources_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReservedIp.ProtoReflect.Descriptor instead.
+func (*ReservedIp) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_resources_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ReservedIp) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ReservedIp) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ReservedIp) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ReservedIp) GetDropletId() int64 {
+	if x != nil {
+		return x.DropletId
+	}
+	return 0
+}
+
+func (x *ReservedIp) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *ReservedIp) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReservedIp) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *ReservedIp) GetVerifyTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.VerifyTime
+	}
+	return nil
+}
+
+func (x *ReservedIp) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *ReservedIp) GetWant() string {
+	if x != nil {
+		return x.Want
+	}
+	return ""
+}
+
+// One A or AAAA record that the leader keeps.
+type DnsRecord struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Fqdn    string                 `protobuf:"bytes,1,opt,name=fqdn,proto3" json:"fqdn,omitempty"`
+	Address string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Node    string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	// DigitalOcean's; zero until it is known.
+	Id   int64                  `protobuf:"varint,4,opt,name=id,proto3" json:"id,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	// It is to go, as soon as another stands.
+	Leaving bool   `protobuf:"varint,6,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	Reason  string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Of the name's last attempt.
+	Error         string `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DnsRecord) Reset() {
+	*x = DnsRecord{}
+	mi := &file_doproxy_v1_resources_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DnsRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DnsRecord) ProtoMessage() {}
+
+func (x *DnsRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_resources_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DnsRecord.ProtoReflect.Descriptor instead.
+func (*DnsRecord) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_resources_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DnsRecord) GetFqdn() string {
+	if x != nil {
+		return x.Fqdn
+	}
+	return ""
+}
+
+func (x *DnsRecord) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *DnsRecord) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DnsRecord) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *DnsRecord) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *DnsRecord) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
+}
+
+func (x *DnsRecord) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DnsRecord) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// What of the limits is used.
+type Usage struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Droplets int32                  `protobuf:"varint,1,opt,name=droplets,proto3" json:"droplets,omitempty"`
+	// US dollars.
+	CostHourly float64 `protobuf:"fixed64,2,opt,name=cost_hourly,json=costHourly,proto3" json:"cost_hourly,omitempty"`
+	// Droplets created in the last hour.
+	Creates int32 `protobuf:"varint,3,opt,name=creates,proto3" json:"creates,omitempty"`
+	// The account's API calls an hour, and what is left of them; 0 is not known.
+	ApiLimit     int32                  `protobuf:"varint,4,opt,name=api_limit,json=apiLimit,proto3" json:"api_limit,omitempty"`
+	ApiRemaining int32                  `protobuf:"varint,5,opt,name=api_remaining,json=apiRemaining,proto3" json:"api_remaining,omitempty"`
+	ApiResetTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=api_reset_time,json=apiResetTime,proto3" json:"api_reset_time,omitempty"`
+	// Own calls in the last minute.
+	ApiMinute     int32 `protobuf:"varint,7,opt,name=api_minute,json=apiMinute,proto3" json:"api_minute,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Usage) Reset() {
+	*x = Usage{}
+	mi := &file_doproxy_v1_resources_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Usage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Usage) ProtoMessage() {}
+
+func (x *Usage) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_resources_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Usage.ProtoReflect.Descriptor instead.
+func (*Usage) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_resources_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Usage) GetDroplets() int32 {
+	if x != nil {
+		return x.Droplets
+	}
+	return 0
+}
+
+func (x *Usage) GetCostHourly() float64 {
+	if x != nil {
+		return x.CostHourly
+	}
+	return 0
+}
+
+func (x *Usage) GetCreates() int32 {
+	if x != nil {
+		return x.Creates
+	}
+	return 0
+}
+
+func (x *Usage) GetApiLimit() int32 {
+	if x != nil {
+		return x.ApiLimit
+	}
+	return 0
+}
+
+func (x *Usage) GetApiRemaining() int32 {
+	if x != nil {
+		return x.ApiRemaining
+	}
+	return 0
+}
+
+func (x *Usage) GetApiResetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ApiResetTime
+	}
+	return nil
+}
+
+func (x *Usage) GetApiMinute() int32 {
+	if x != nil {
+		return x.ApiMinute
+	}
+	return 0
+}
+
+// One thing that two of store, cloud and HAProxy tell otherwise.
+type Difference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Dotted, such as droplet.missing.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// A droplet, an address, a server.
+	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Whose HAProxy, if one's.
+	Node          string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Difference) Reset() {
+	*x = Difference{}
+	mi := &file_doproxy_v1_resources_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Difference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Difference) ProtoMessage() {}
+
+func (x *Difference) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_resources_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Difference.ProtoReflect.Descriptor instead.
+func (*Difference) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_resources_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Difference) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Difference) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Difference) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Difference) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// What the planner would make of a request, as the inventory is now.
+type Forecast struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Hostnames. New ones may come out otherwise if something else comes first.
+	Creates []string `protobuf:"bytes,1,rep,name=creates,proto3" json:"creates,omitempty"`
+	Drains  []string `protobuf:"bytes,2,rep,name=drains,proto3" json:"drains,omitempty"`
+	Deletes []string `protobuf:"bytes,3,rep,name=deletes,proto3" json:"deletes,omitempty"`
+	// Of all droplets, in US dollars, before and when all is done.
+	CostHourlyBefore float64 `protobuf:"fixed64,4,opt,name=cost_hourly_before,json=costHourlyBefore,proto3" json:"cost_hourly_before,omitempty"`
+	CostHourlyAfter  float64 `protobuf:"fixed64,5,opt,name=cost_hourly_after,json=costHourlyAfter,proto3" json:"cost_hourly_after,omitempty"`
+	// Sizes whose price is not known: they are not in cost_hourly_after.
+	UnpricedSizes []string `protobuf:"bytes,6,rep,name=unpriced_sizes,json=unpricedSizes,proto3" json:"unpriced_sizes,omitempty"`
+	// What would hold the change up, or stretch it: limits, the wipe guard, a pause.
+	Holds         []string `protobuf:"bytes,7,rep,name=holds,proto3" json:"holds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Forecast) Reset() {
+	*x = Forecast{}
+	mi := &file_doproxy_v1_resources_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Forecast) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Forecast) ProtoMessage() {}
+
+func (x *Forecast) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_resources_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Forecast.ProtoReflect.Descriptor instead.
+func (*Forecast) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_resources_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Forecast) GetCreates() []string {
+	if x != nil {
+		return x.Creates
+	}
+	return nil
+}
+
+func (x *Forecast) GetDrains() []string {
+	if x != nil {
+		return x.Drains
+	}
+	return nil
+}
+
+func (x *Forecast) GetDeletes() []string {
+	if x != nil {
+		return x.Deletes
+	}
+	return nil
+}
+
+func (x *Forecast) GetCostHourlyBefore() float64 {
+	if x != nil {
+		return x.CostHourlyBefore
+	}
+	return 0
+}
+
+func (x *Forecast) GetCostHourlyAfter() float64 {
+	if x != nil {
+		return x.CostHourlyAfter
+	}
+	return 0
+}
+
+func (x *Forecast) GetUnpricedSizes() []string {
+	if x != nil {
+		return x.UnpricedSizes
+	}
+	return nil
+}
+
+func (x *Forecast) GetHolds() []string {
+	if x != nil {
+		return x.Holds
+	}
+	return nil
+}
+
+// Pause stops every change at the cloud.
+type Pause struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Time  *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// That took the request.
+	Node          string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pause) Reset() {
+	*x = Pause{}
+	mi := &file_doproxy_v1_resources_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pause) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pause) ProtoMessage() {}
+
+func (x *Pause) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_resources_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pause.ProtoReflect.Descriptor instead.
+func (*Pause) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_resources_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Pause) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Pause) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Pause) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // What happened and why.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1000,7 +2061,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_doproxy_v1_resources_proto_msgTypes[7]
+	mi := &file_doproxy_v1_resources_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1012,7 +2073,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_v1_resources_proto_msgTypes[7]
+	mi := &file_doproxy_v1_resources_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1025,7 +2086,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_doproxy_v1_resources_proto_rawDescGZIP(), []int{7}
+	return file_doproxy_v1_resources_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Event) GetId() string {
@@ -1082,7 +2143,7 @@ var File_doproxy_v1_resources_proto protoreflect.FileDescriptor
 const file_doproxy_v1_resources_proto_rawDesc = "" +
 	"\n" +
 	"\x1adoproxy/v1/resources.proto\x12\n" +
-	"doproxy.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x04\n" +
+	"doproxy.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x05\n" +
 	"\x04Pool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
 	"\x0fhostname_prefix\x18\x02 \x01(\tR\x0ehostnamePrefix\x12\x18\n" +
@@ -1103,7 +2164,10 @@ const file_doproxy_v1_resources_proto_rawDesc = "" +
 	"costHourly\x12\x12\n" +
 	"\x04etag\x18\x0f \x01(\tR\x04etag\x12;\n" +
 	"\vcreate_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"\xde\x01\n" +
+	"createTime\x12\x1a\n" +
+	"\bfailures\x18\x11 \x01(\x05R\bfailures\x127\n" +
+	"\tstop_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\bstopTime\x12=\n" +
+	"\frewound_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\vrewoundTime\"\xde\x01\n" +
 	"\bTemplate\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\tR\x04size\x12\x14\n" +
@@ -1163,7 +2227,7 @@ const file_doproxy_v1_resources_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06health\x18\x02 \x01(\tR\x06health\x12\x1a\n" +
 	"\bsessions\x18\x03 \x01(\x05R\bsessions\x12\x14\n" +
-	"\x05check\x18\x04 \x01(\tR\x05check\"\xae\x03\n" +
+	"\x05check\x18\x04 \x01(\tR\x05check\"\x93\x06\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +
@@ -1179,7 +2243,107 @@ const file_doproxy_v1_resources_proto_rawDesc = "" +
 	"\areloads\x18\n" +
 	" \x01(\x03R\areloads\x12\x14\n" +
 	"\x05error\x18\v \x01(\tR\x05error\x12\x1c\n" +
-	"\taddresses\x18\f \x03(\tR\taddresses\"\xb7\x01\n" +
+	"\taddresses\x18\f \x03(\tR\taddresses\x129\n" +
+	"\n" +
+	"drain_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\tdrainTime\x12!\n" +
+	"\fdrain_reason\x18\x0e \x01(\tR\vdrainReason\x12;\n" +
+	"\vsilent_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"silentTime\x12\x1a\n" +
+	"\bsessions\x18\x10 \x01(\x05R\bsessions\x12\x1d\n" +
+	"\n" +
+	"droplet_id\x18\x11 \x01(\x03R\tdropletId\x12\x1f\n" +
+	"\vpublic_ipv4\x18\x12 \x01(\tR\n" +
+	"publicIpv4\x12\x1f\n" +
+	"\vpublic_ipv6\x18\x13 \x01(\tR\n" +
+	"publicIpv6\x125\n" +
+	"\n" +
+	"conditions\x18\x14 \x03(\v2\x15.doproxy.v1.ConditionR\n" +
+	"conditions\x12\x14\n" +
+	"\x05holds\x18\x15 \x03(\tR\x05holds\"\xdb\x01\n" +
+	"\tCondition\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
+	"\x04pool\x18\x03 \x01(\tR\x04pool\x12\x18\n" +
+	"\adroplet\x18\x04 \x01(\tR\adroplet\x12\x12\n" +
+	"\x04node\x18\x05 \x01(\tR\x04node\x12\x18\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage\x12.\n" +
+	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1c\n" +
+	"\thostnames\x18\b \x03(\tR\thostnames\"y\n" +
+	"\bSettings\x12*\n" +
+	"\x06limits\x18\x01 \x01(\v2\x12.doproxy.v1.LimitsR\x06limits\x12-\n" +
+	"\aingress\x18\x02 \x01(\v2\x13.doproxy.v1.IngressR\aingress\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\"\x91\x01\n" +
+	"\x06Limits\x12\x1a\n" +
+	"\bdroplets\x18\x01 \x01(\x05R\bdroplets\x12\x1f\n" +
+	"\vcost_hourly\x18\x02 \x01(\x01R\n" +
+	"costHourly\x12%\n" +
+	"\x0ecreates_hourly\x18\x03 \x01(\x05R\rcreatesHourly\x12#\n" +
+	"\rleave_percent\x18\x04 \x01(\x05R\fleavePercent\"\xbf\x02\n" +
+	"\aIngress\x12!\n" +
+	"\freserved_ips\x18\x01 \x03(\tR\vreservedIps\x12%\n" +
+	"\x03dns\x18\x02 \x03(\v2\x13.doproxy.v1.DnsNameR\x03dns\x128\n" +
+	"\n" +
+	"fail_after\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\tfailAfter\x12<\n" +
+	"\fsettle_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vsettleAfter\x12:\n" +
+	"\vstale_after\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"staleAfter\x126\n" +
+	"\thold_down\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bholdDown\"G\n" +
+	"\aDnsName\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03ttl\x18\x03 \x01(\x05R\x03ttl\"\xb0\x02\n" +
+	"\n" +
+	"ReservedIp\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x1d\n" +
+	"\n" +
+	"droplet_id\x18\x04 \x01(\x03R\tdropletId\x12.\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04from\x18\a \x01(\tR\x04from\x12;\n" +
+	"\vverify_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"verifyTime\x12\x14\n" +
+	"\x05error\x18\t \x01(\tR\x05error\x12\x12\n" +
+	"\x04want\x18\n" +
+	" \x01(\tR\x04want\"\xd5\x01\n" +
+	"\tDnsRecord\x12\x12\n" +
+	"\x04fqdn\x18\x01 \x01(\tR\x04fqdn\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x0e\n" +
+	"\x02id\x18\x04 \x01(\x03R\x02id\x12.\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
+	"\aleaving\x18\x06 \x01(\bR\aleaving\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12\x14\n" +
+	"\x05error\x18\b \x01(\tR\x05error\"\x81\x02\n" +
+	"\x05Usage\x12\x1a\n" +
+	"\bdroplets\x18\x01 \x01(\x05R\bdroplets\x12\x1f\n" +
+	"\vcost_hourly\x18\x02 \x01(\x01R\n" +
+	"costHourly\x12\x18\n" +
+	"\acreates\x18\x03 \x01(\x05R\acreates\x12\x1b\n" +
+	"\tapi_limit\x18\x04 \x01(\x05R\bapiLimit\x12#\n" +
+	"\rapi_remaining\x18\x05 \x01(\x05R\fapiRemaining\x12@\n" +
+	"\x0eapi_reset_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\fapiResetTime\x12\x1d\n" +
+	"\n" +
+	"api_minute\x18\a \x01(\x05R\tapiMinute\"h\n" +
+	"\n" +
+	"Difference\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xed\x01\n" +
+	"\bForecast\x12\x18\n" +
+	"\acreates\x18\x01 \x03(\tR\acreates\x12\x16\n" +
+	"\x06drains\x18\x02 \x03(\tR\x06drains\x12\x18\n" +
+	"\adeletes\x18\x03 \x03(\tR\adeletes\x12,\n" +
+	"\x12cost_hourly_before\x18\x04 \x01(\x01R\x10costHourlyBefore\x12*\n" +
+	"\x11cost_hourly_after\x18\x05 \x01(\x01R\x0fcostHourlyAfter\x12%\n" +
+	"\x0eunpriced_sizes\x18\x06 \x03(\tR\runpricedSizes\x12\x14\n" +
+	"\x05holds\x18\a \x03(\tR\x05holds\"c\n" +
+	"\x05Pause\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xb7\x01\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
@@ -1209,7 +2373,7 @@ func file_doproxy_v1_resources_proto_rawDescGZIP() []byte {
 }
 
 var file_doproxy_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_doproxy_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_doproxy_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_doproxy_v1_resources_proto_goTypes = []any{
 	(Phase)(0),                    // 0: doproxy.v1.Phase
 	(*Pool)(nil),                  // 1: doproxy.v1.Pool
@@ -1219,32 +2383,61 @@ var file_doproxy_v1_resources_proto_goTypes = []any{
 	(*Droplet)(nil),               // 5: doproxy.v1.Droplet
 	(*ServerHealth)(nil),          // 6: doproxy.v1.ServerHealth
 	(*Node)(nil),                  // 7: doproxy.v1.Node
-	(*Event)(nil),                 // 8: doproxy.v1.Event
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
+	(*Condition)(nil),             // 8: doproxy.v1.Condition
+	(*Settings)(nil),              // 9: doproxy.v1.Settings
+	(*Limits)(nil),                // 10: doproxy.v1.Limits
+	(*Ingress)(nil),               // 11: doproxy.v1.Ingress
+	(*DnsName)(nil),               // 12: doproxy.v1.DnsName
+	(*ReservedIp)(nil),            // 13: doproxy.v1.ReservedIp
+	(*DnsRecord)(nil),             // 14: doproxy.v1.DnsRecord
+	(*Usage)(nil),                 // 15: doproxy.v1.Usage
+	(*Difference)(nil),            // 16: doproxy.v1.Difference
+	(*Forecast)(nil),              // 17: doproxy.v1.Forecast
+	(*Pause)(nil),                 // 18: doproxy.v1.Pause
+	(*Event)(nil),                 // 19: doproxy.v1.Event
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
 }
 var file_doproxy_v1_resources_proto_depIdxs = []int32{
 	2,  // 0: doproxy.v1.Pool.template:type_name -> doproxy.v1.Template
 	3,  // 1: doproxy.v1.Pool.backend:type_name -> doproxy.v1.Backend
 	4,  // 2: doproxy.v1.Pool.policy:type_name -> doproxy.v1.Policy
-	9,  // 3: doproxy.v1.Pool.retry_time:type_name -> google.protobuf.Timestamp
-	9,  // 4: doproxy.v1.Pool.create_time:type_name -> google.protobuf.Timestamp
-	10, // 5: doproxy.v1.Backend.check_interval:type_name -> google.protobuf.Duration
-	10, // 6: doproxy.v1.Policy.boot_deadline:type_name -> google.protobuf.Duration
-	10, // 7: doproxy.v1.Policy.drain_deadline:type_name -> google.protobuf.Duration
-	0,  // 8: doproxy.v1.Droplet.phase:type_name -> doproxy.v1.Phase
-	9,  // 9: doproxy.v1.Droplet.phase_time:type_name -> google.protobuf.Timestamp
-	9,  // 10: doproxy.v1.Droplet.create_time:type_name -> google.protobuf.Timestamp
-	9,  // 11: doproxy.v1.Droplet.serve_time:type_name -> google.protobuf.Timestamp
-	6,  // 12: doproxy.v1.Droplet.health:type_name -> doproxy.v1.ServerHealth
-	9,  // 13: doproxy.v1.Node.start_time:type_name -> google.protobuf.Timestamp
-	9,  // 14: doproxy.v1.Node.haproxy_start_time:type_name -> google.protobuf.Timestamp
-	9,  // 15: doproxy.v1.Event.time:type_name -> google.protobuf.Timestamp
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	20, // 3: doproxy.v1.Pool.retry_time:type_name -> google.protobuf.Timestamp
+	20, // 4: doproxy.v1.Pool.create_time:type_name -> google.protobuf.Timestamp
+	20, // 5: doproxy.v1.Pool.stop_time:type_name -> google.protobuf.Timestamp
+	20, // 6: doproxy.v1.Pool.rewound_time:type_name -> google.protobuf.Timestamp
+	21, // 7: doproxy.v1.Backend.check_interval:type_name -> google.protobuf.Duration
+	21, // 8: doproxy.v1.Policy.boot_deadline:type_name -> google.protobuf.Duration
+	21, // 9: doproxy.v1.Policy.drain_deadline:type_name -> google.protobuf.Duration
+	0,  // 10: doproxy.v1.Droplet.phase:type_name -> doproxy.v1.Phase
+	20, // 11: doproxy.v1.Droplet.phase_time:type_name -> google.protobuf.Timestamp
+	20, // 12: doproxy.v1.Droplet.create_time:type_name -> google.protobuf.Timestamp
+	20, // 13: doproxy.v1.Droplet.serve_time:type_name -> google.protobuf.Timestamp
+	6,  // 14: doproxy.v1.Droplet.health:type_name -> doproxy.v1.ServerHealth
+	20, // 15: doproxy.v1.Node.start_time:type_name -> google.protobuf.Timestamp
+	20, // 16: doproxy.v1.Node.haproxy_start_time:type_name -> google.protobuf.Timestamp
+	20, // 17: doproxy.v1.Node.drain_time:type_name -> google.protobuf.Timestamp
+	20, // 18: doproxy.v1.Node.silent_time:type_name -> google.protobuf.Timestamp
+	8,  // 19: doproxy.v1.Node.conditions:type_name -> doproxy.v1.Condition
+	20, // 20: doproxy.v1.Condition.time:type_name -> google.protobuf.Timestamp
+	10, // 21: doproxy.v1.Settings.limits:type_name -> doproxy.v1.Limits
+	11, // 22: doproxy.v1.Settings.ingress:type_name -> doproxy.v1.Ingress
+	12, // 23: doproxy.v1.Ingress.dns:type_name -> doproxy.v1.DnsName
+	21, // 24: doproxy.v1.Ingress.fail_after:type_name -> google.protobuf.Duration
+	21, // 25: doproxy.v1.Ingress.settle_after:type_name -> google.protobuf.Duration
+	21, // 26: doproxy.v1.Ingress.stale_after:type_name -> google.protobuf.Duration
+	21, // 27: doproxy.v1.Ingress.hold_down:type_name -> google.protobuf.Duration
+	20, // 28: doproxy.v1.ReservedIp.time:type_name -> google.protobuf.Timestamp
+	20, // 29: doproxy.v1.ReservedIp.verify_time:type_name -> google.protobuf.Timestamp
+	20, // 30: doproxy.v1.DnsRecord.time:type_name -> google.protobuf.Timestamp
+	20, // 31: doproxy.v1.Usage.api_reset_time:type_name -> google.protobuf.Timestamp
+	20, // 32: doproxy.v1.Pause.time:type_name -> google.protobuf.Timestamp
+	20, // 33: doproxy.v1.Event.time:type_name -> google.protobuf.Timestamp
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_doproxy_v1_resources_proto_init() }
@@ -1258,7 +2451,7 @@ func file_doproxy_v1_resources_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doproxy_v1_resources_proto_rawDesc), len(file_doproxy_v1_resources_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
