@@ -17,6 +17,10 @@ type Config struct {
 	// Backends are rendered in the given order. The first one without Hosts and
 	// Paths takes the requests that no other backend wants.
 	Backends []Backend
+	// Closing ends each client's connection with its next answer, so that clients
+	// that kept one open find their way elsewhere: the node is being drained.
+	// HTTP/2 connections are asked to end by the reload that begins this.
+	Closing bool
 }
 
 // Global holds the settings of the process.

@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -16,30 +17,60 @@ func (w *owner) audit(ctx context.Context, now time.Time) error {
 		return err
 	}
 	w.nextAudit = now.Add(w.o.AuditInterval)
-	drift := 0
-	if w.have != nil {
-		for name, servers := range have {
-			if !slices.Equal(servers, w.have[name]) {
-				drift += len(Diff(servers, w.have[name]))
-			}
-		}
-		for name, servers := range w.have {
-			if _, ok := have[name]; !ok {
-				drift += len(servers)
-			}
-		}
-	}
+	drift := driftOf(w.have, have)
 	w.have = have
 	if w.running != nil && w.file.edited() {
 		w.o.Logger.Warn("haproxy's configuration file was changed by another: writing it again", "file", w.file.path)
 		w.file.content, w.file.dirty = nil, true
-		drift++
+		drift = append(drift, Drift{Subject: w.file.path, Message: "the file was changed by another"})
 	}
-	if drift > 0 {
-		w.o.Logger.Warn("haproxy is not as it was left: repairing", "differences", drift)
-		w.update(func(s *Status) { s.Repairs += drift })
+	if len(drift) > 0 {
+		w.o.Logger.Warn("haproxy is not as it was left: repairing", "differences", len(drift))
+		w.update(func(s *Status) { s.Repairs += len(drift) })
 	}
+	for _, waiting := range w.auditing {
+		waiting <- audited{drift, nil}
+	}
+	w.auditing = nil
 	return nil
+}
+
+// Drift is one thing in which a HAProxy is not as its Sync had left it.
+type Drift struct {
+	Subject string // backend/server, or the file
+	Message string
+}
+
+// driftOf says how what HAProxy has differs from what it was believed to have;
+// nil believed is no belief.
+func driftOf(believed, have map[string][]ServerState) (drift []Drift) {
+	if believed == nil {
+		return nil
+	}
+	messages := map[ChangeKind]string{
+		Remove: "there is a server that was not put there", Add: "the server is missing, or has another address",
+		EnableChecks: "its health checks are off", Ready: "it was put into maintenance or drain by hand", SetWeight: "its weight was changed",
+	}
+	for name, servers := range have {
+		if slices.Equal(servers, believed[name]) {
+			continue
+		}
+		for _, c := range Diff(servers, believed[name]) {
+			drift = append(drift, Drift{Subject: name + "/" + c.Server.Name, Message: messages[c.Kind]})
+		}
+	}
+	for name, servers := range believed {
+		if _, ok := have[name]; ok {
+			continue
+		}
+		for _, s := range servers {
+			drift = append(drift, Drift{Subject: name + "/" + s.Name, Message: "its whole backend is missing"})
+		}
+	}
+	slices.SortFunc(drift, func(a, b Drift) int {
+		return cmp.Or(strings.Compare(a.Subject, b.Subject), strings.Compare(a.Message, b.Message))
+	})
+	return drift
 }
 
 // states is what HAProxy should have for the servers of a backend.

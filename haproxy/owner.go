@@ -45,7 +45,8 @@ type owner struct {
 
 	file     fileState
 	sampling sampling
-	previous struct { // the sample before
+	auditing []auditRequest // wait for the next audit
+	previous struct {       // the sample before
 		at      time.Time
 		applied int64
 	}
@@ -93,6 +94,9 @@ func (s *Sync) Run(ctx context.Context) error {
 			}
 			w.sampling.waiting = append(w.sampling.waiting, r)
 			w.beginSample(ctx, time.Now())
+		case r := <-s.audits:
+			w.auditing = append(w.auditing, r)
+			w.nextAudit = time.Time{}
 		case r := <-w.sampling.done:
 			w.sampled(r, time.Now())
 		}
@@ -100,12 +104,22 @@ func (s *Sync) Run(ctx context.Context) error {
 			break
 		}
 		timer.Reset(time.Until(w.step(ctx, time.Now())))
+		w.endAudits(ErrNotRunning) // none was to be had
 	}
 	w.flushLast()
 	w.endSampling()
+	w.endAudits(errStopped)
 	s.o.Runtime.Close()
 	s.o.Process.Close()
 	return nil
+}
+
+// endAudits tells those who wait for an audit that there was none.
+func (w *owner) endAudits(err error) {
+	for _, waiting := range w.auditing {
+		waiting <- audited{nil, err}
+	}
+	w.auditing = nil
 }
 
 // step does what is due and returns when it is to be called again at the

@@ -23,7 +23,7 @@ func DefaultTemplate() string { return defaultTemplate }
 var builtin = template.Must(ParseTemplate(defaultTemplate))
 
 // ParseTemplate reads a template of a configuration file. A template sees
-// .Global, .Binds, .Timeouts, .Routes, .DefaultBackend and .Backends; a backend
+// .Global, .Binds, .Timeouts, .Closing, .Routes, .DefaultBackend and .Backends; a backend
 // there has the fields of Backend, ServerOptions and ServerLines: all its
 // server lines, ready made. (A template may range over .Servers instead, but
 // servers added at run time get ServerOptions and nothing else.) The function
@@ -119,6 +119,7 @@ func render(tmpl *template.Template, cfg Config) ([]byte, error) {
 		LogToStream: cfg.Global.Log == "stdout" || cfg.Global.Log == "stderr",
 		Timeouts:    cfg.Timeouts.withDefaults(),
 		Binds:       cfg.Binds,
+		Closing:     cfg.Closing,
 		Backends:    make([]backendView, len(cfg.Backends)),
 	}
 	size := 4096
@@ -167,6 +168,7 @@ type view struct {
 	LogToStream    bool
 	Timeouts       Timeouts
 	Binds          []Bind
+	Closing        bool
 	Routes         []routeView
 	DefaultBackend string
 	Backends       []backendView

@@ -14,6 +14,9 @@ const (
 	// holdInterval is that of samples while a server should serve but waits
 	// for its first check.
 	holdInterval = 50 * time.Millisecond
+	// sampleTimeout is how long HAProxy may take for a sample before it is held
+	// for hung.
+	sampleTimeout = 2 * time.Second
 )
 
 // sampling asks for figures in a goroutine and on a connection of its own: what
@@ -57,6 +60,8 @@ func (w *owner) beginSample(ctx context.Context, now time.Time) {
 	}
 	runtime, sampler, done := w.sampling.runtime, &w.sampling.sampler, w.sampling.done
 	go func() {
+		ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
+		defer cancel()
 		if r.info, r.err = runtime.Info(ctx); r.err == nil && r.info.PID != r.worker {
 			runtime.Close() // that was a worker from before a reload
 			r.info, r.err = runtime.Info(ctx)

@@ -14,6 +14,7 @@ type Sync struct {
 	wake    chan struct{} // something is pending
 	reloads chan request
 	samples chan request
+	audits  chan auditRequest
 	stopped chan struct{} // closed when Run has ended
 
 	mu       sync.Mutex // guards the rest; held for copies only
@@ -32,6 +33,14 @@ type wanted struct {
 // request is a caller who waits for the owner: it has room for one answer.
 type request chan error
 
+// auditRequest is a caller who waits for an audit: it has room for one answer.
+type auditRequest chan audited
+
+type audited struct {
+	drift []Drift
+	err   error
+}
+
 // New returns a Sync that does nothing until Run.
 func New(o Options) (*Sync, error) {
 	if err := o.Validate(); err != nil {
@@ -42,6 +51,7 @@ func New(o Options) (*Sync, error) {
 		wake:    make(chan struct{}, 1),
 		reloads: make(chan request),
 		samples: make(chan request),
+		audits:  make(chan auditRequest),
 		stopped: make(chan struct{}),
 		status:  Status{State: Starting},
 		changed: make(chan struct{}),
@@ -116,6 +126,29 @@ func (s *Sync) Reload(ctx context.Context) error {
 		return fmt.Errorf("haproxy: reload: %w", err)
 	}
 	return nil
+}
+
+// Audit compares HAProxy's own answer with what it was left with, now, and
+// returns what differed. That is mended at once, as in every audit. The error
+// says that HAProxy does not answer.
+func (s *Sync) Audit(ctx context.Context) ([]Drift, error) {
+	r := make(auditRequest, 1)
+	select {
+	case s.audits <- r:
+	case <-s.stopped:
+		return nil, fmt.Errorf("haproxy: audit: %w", errStopped)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("haproxy: audit: %w", context.Cause(ctx))
+	}
+	select {
+	case a := <-r:
+		if a.err != nil {
+			return nil, fmt.Errorf("haproxy: audit: %w", a.err)
+		}
+		return a.drift, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("haproxy: audit: %w", context.Cause(ctx))
+	}
 }
 
 func (s *Sync) ask(ctx context.Context, to chan request) error {

@@ -311,6 +311,17 @@ func TestDriftIsRepaired(t *testing.T) {
 	if s := r.sync.Status(); s.Reloads != 0 || s.Repairs < 6 {
 		t.Fatalf("%+v", s)
 	}
+	// Asked for, an audit tells what it found. One that was due anyway may have
+	// come first.
+	r.eventually("drift", func() error {
+		r.command("set server web/www-1 weight 7")
+		drift, err := r.sync.Audit(t.Context())
+		if err == nil && (len(drift) != 1 || drift[0].Subject != "web/www-1") {
+			err = fmt.Errorf("%+v", drift)
+		}
+		return err
+	})
+	r.shows(want)
 }
 
 func TestReloadByAnotherHandIsNoticed(t *testing.T) {

@@ -153,6 +153,7 @@ func (m *Mirror) takeListing(l Listing) error {
 		return ErrWiped
 	}
 	d.Listed = true
+	d.Floor = old.Floor
 	d.Inventory = l.Revision
 	d.Since = old.Since
 	d.Err = old.Err
@@ -192,6 +193,9 @@ func (m *Mirror) accept(d *draft, rev Revision) {
 	if d.ownPools || d.ownDroplets {
 		s.Inventory = rev
 	}
+	if d.ownPools {
+		s.Floor = raised(s.Floor, s.Pools)
+	}
 	if s.Err != nil {
 		m.logger.Info("in step with the store", "revision", rev, "after", time.Since(s.Since))
 		s.Err, s.Since = nil, time.Now()
@@ -200,6 +204,18 @@ func (m *Mirror) accept(d *draft, rev Revision) {
 		m.logger.Warn("a record was set aside", "key", key, "reason", reason)
 	}
 	m.publish(s)
+}
+
+// raised is floor, or a higher copy of it if a pool has come further.
+func raised(floor map[string]int64, pools map[string]*Pool) map[string]int64 {
+	cloned := false
+	for _, p := range pools {
+		if p.NextOrdinal > floor[p.HostnamePrefix] {
+			own(&cloned, &floor)
+			floor[p.HostnamePrefix] = p.NextOrdinal
+		}
+	}
+	return floor
 }
 
 // lost notes why the mirror is out of touch.

@@ -12,9 +12,10 @@ import (
 
 // saved is a State on disk. Records are in the form in which the store has them.
 type saved struct {
-	Revision Revision      `json:"revision"`
-	Meta     *Meta         `json:"meta,omitempty"`
-	Records  []savedRecord `json:"records"`
+	Revision Revision         `json:"revision"`
+	Meta     *Meta            `json:"meta,omitempty"`
+	Floor    map[string]int64 `json:"floor,omitempty"` // see State.Floor
+	Records  []savedRecord    `json:"records"`
 }
 
 type savedRecord struct {
@@ -29,7 +30,7 @@ var savedKeys = Keys{prefix: "/"}
 // SaveState writes the pools, droplets, settings, members and meta record of a state to a file, at
 // once and readable for its owner only, since user data may hold secrets.
 func SaveState(path string, s *State) error {
-	file := saved{Revision: s.Revision, Meta: s.Meta}
+	file := saved{Revision: s.Revision, Meta: s.Meta, Floor: s.Floor}
 	add := func(key string, mod Revision, record any) {
 		file.Records = append(file.Records, savedRecord{Key: key, Mod: mod, Value: encode(record)})
 	}
@@ -76,6 +77,7 @@ func LoadState(path string) (*State, error) {
 	}
 	s := d.done()
 	s.Revision, s.Inventory, s.Meta = file.Revision, file.Revision, file.Meta
+	s.Floor = raised(file.Floor, s.Pools)
 	s.Err = errNotRead
 	return s, nil
 }

@@ -35,6 +35,10 @@ type State struct {
 	Verify   *Verify // the last one asked for, or nil
 	Report   *Report // the leader's last, or nil; it may be of the one before
 
+	// Floor is, by hostname prefix, the highest next ordinal that this node ever
+	// saw: names below it may have been used, whatever the store says now.
+	Floor map[string]int64
+
 	Assignments map[netip.Addr]*Assignment
 	DNS         map[string]*DNSRecords // by FQDN
 
@@ -89,6 +93,14 @@ func (s *State) ordered() *order {
 		return s.order
 	}
 	return newOrder(s.Droplets)
+}
+
+// With is the state with other pools and droplets, which it must not share with
+// anybody who changes them.
+func (s *State) With(pools map[string]*Pool, droplets map[string]*Droplet) *State {
+	next := *s
+	next.Pools, next.Droplets, next.order = pools, droplets, nil
+	return &next
 }
 
 // SortedDroplets are all droplets in the order of `print`. The slice is shared.
