@@ -45,6 +45,7 @@ type Budget struct {
 	remaining int
 	reset     time.Time
 	told      bool
+	asked     time.Time // the last call since told; zero if there was none
 	hold      time.Time
 }
 
@@ -65,7 +66,7 @@ func (b *Budget) Spend(now time.Time) {
 	b.forget(now)
 	b.sent = append(b.sent, now)
 	if b.told {
-		b.remaining = max(0, b.remaining-1)
+		b.remaining, b.asked = max(0, b.remaining-1), now
 	}
 }
 
@@ -77,7 +78,7 @@ func (b *Budget) Told(limit, remaining int, reset time.Time) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.limit, b.remaining, b.reset, b.told = limit, remaining, reset, true
+	b.limit, b.remaining, b.reset, b.told, b.asked = limit, remaining, reset, true, time.Time{}
 }
 
 // Hold says that the cloud refuses calls until a time.
@@ -100,20 +101,44 @@ func (b *Budget) Allowances(now time.Time) (all Allowances) {
 		if a.N == 0 {
 			a.Until = b.sent[len(b.sent)-perMinute].Add(time.Minute)
 		}
-		if b.told && now.Before(b.reset) {
-			hour := max(0, b.remaining-b.limit*reserve[c]/100)
-			if a.N = min(a.N, hour); hour == 0 {
-				// The oldest call of the hour ends at reset, and others after it: one
-				// look then tells more.
-				a.Until = later(a.Until, b.reset)
-			}
+		hour, until := b.hour(c, now)
+		if hour == 0 {
+			a.Until = later(a.Until, until)
 		}
+		a.N = min(a.N, hour)
 		if now.Before(b.hold) {
 			a = Allowance{Until: later(a.Until, b.hold)}
 		}
 		all[c] = a
 	}
 	return all
+}
+
+// lookWait bounds how long the answer to a call is waited for that is to tell
+// what is left of the hour.
+const lookWait = 10 * time.Second
+
+// hour is what a class may do of the hour's limit, and if that is none, no
+// sooner than when.
+//
+// At reset the oldest call counts no more, and others follow it: how many, the
+// answer to one more call tells. Until it has, classes that must leave something
+// to others send no second one.
+func (b *Budget) hour(c Class, now time.Time) (n int, until time.Time) {
+	left := max(0, b.remaining-b.limit*reserve[c]/100)
+	switch {
+	case !b.told:
+		return minuteLimit, time.Time{}
+	case now.Before(b.reset):
+		return left, b.reset
+	case reserve[c] == 0:
+		return minuteLimit, time.Time{} // the cloud itself says no if it must
+	case left > 0:
+		return left, time.Time{}
+	case b.asked.Before(b.reset), !now.Before(b.asked.Add(lookWait)):
+		return 1, time.Time{}
+	}
+	return 0, b.asked.Add(lookWait)
 }
 
 // Usage is the hour's limit and what is left of it, as last told (limit 0: not

@@ -48,7 +48,21 @@ func (r *run) start(ctx context.Context, now time.Time, d Decision) {
 			all, err := r.Cloud.List(ctx)
 			return func(now time.Time) {
 				r.failed("listing droplets", err)
+				r.listErr = ""
+				if err != nil {
+					r.listErr = err.Error()
+				}
 				r.facts.EndList(sent, now, all, err)
+			}
+		})
+	}
+	if d.Prices && r.Prices != nil {
+		r.facts.StartPrices(now)
+		r.call(ctx, deadline, func(ctx context.Context) func(time.Time) {
+			prices, err := r.Prices.Prices(ctx)
+			return func(now time.Time) {
+				r.failed("asking for the prices", err)
+				r.facts.EndPrices(now, prices, err)
 			}
 		})
 	}

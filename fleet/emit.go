@@ -41,10 +41,14 @@ func (p *planner) emitPool(pp *poolPlan) {
 		g.Writes = append(g.Writes, Write{Pool: pp.next})
 	}
 	g.Events = append(g.Events, pp.events...)
-	for _, m := range changed {
-		if m.withPool {
-			withPool[m.d.Name] = true
-			p.add(&g, m)
+	// New records come first: the pool's counts them in. Others that do not fit
+	// are decided on anew by the next run.
+	for _, fresh := range []bool{true, false} {
+		for _, m := range changed {
+			if m.withPool && (m.was == nil || pp.asks(m.d.Name)) == fresh && (fresh || len(g.Writes) < maxWrites) {
+				withPool[m.d.Name] = true
+				p.add(&g, m)
+			}
 		}
 	}
 	var later []Create

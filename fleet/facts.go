@@ -23,8 +23,17 @@ type Facts struct {
 	// Hold is the moment before which the cloud wants no call.
 	Hold time.Time
 
-	// nodes is when each was last seen alive.
+	// Prices of sizes by slug, US dollars an hour; nil before they were told.
+	Prices         map[string]float64
+	pricing        bool
+	pricesTried    time.Time
+	pricesFailures int
+
+	// nodes is when each was last seen alive, ordinals the highest next ordinal
+	// seen on record of each hostname prefix.
 	nodes        map[string]time.Time
+	ordinals     map[string]int64
+	verify       verify
 	listing      bool
 	listTried    time.Time
 	listFailures int
@@ -43,6 +52,7 @@ func NewFacts(now time.Time) *Facts {
 	return &Facts{
 		Term:     now,
 		nodes:    map[string]time.Time{},
+		ordinals: map[string]int64{},
 		creating: map[string]time.Time{},
 		creates:  map[string]int{},
 		outcomes: map[string]outcome{},
@@ -111,7 +121,7 @@ const (
 	gotUnknown gotState = iota
 	gotExists
 	gotUntagged // it exists and is not tagged as the cluster's
-	gotGone     // for good: ids are not used again
+	gotGone     // for good, unless the cloud takes that back: ids are not used again
 )
 
 type attempt struct {
@@ -128,10 +138,53 @@ type adoption struct {
 	refused string // a definite no
 }
 
-// See notes which nodes are alive.
+// verify is the last look that was asked for.
+type verify struct {
+	id   string
+	seen time.Time // by this leader
+	told bool      // what it found
+}
+
+// See notes what a state must be remembered for: which nodes are alive, which
+// names were used, and whether a look is asked for.
 func (f *Facts) See(s *inventory.State, now time.Time) {
 	for name := range s.Nodes {
 		f.nodes[name] = now
+	}
+	for _, p := range s.Pools {
+		f.ordinals[p.HostnamePrefix] = max(f.ordinals[p.HostnamePrefix], p.NextOrdinal)
+	}
+	if v := s.Verify; v != nil && v.ID != f.verify.id {
+		f.verify = verify{id: v.ID, seen: now}
+		if v.Repair {
+			f.Hurry()
+		}
+	}
+}
+
+// Told notes that what the look with this id found is told.
+func (f *Facts) Told(id string) {
+	if f.verify.id == id {
+		f.verify.told = true
+	}
+}
+
+// Hurry lets what failed be tried again at once. The cloud's own limit on
+// requests stays in force, and so do the delays of creates, which are on record.
+func (f *Facts) Hurry() {
+	f.listFailures = 0
+	for id, a := range f.deletes {
+		a.count = 0
+		f.deletes[id] = a
+	}
+	for id, g := range f.got {
+		if g.failures > 0 {
+			delete(f.got, id)
+		}
+	}
+	for id, i := range f.imports {
+		i.count = 0
+		f.imports[id] = i
 	}
 }
 
@@ -225,7 +278,7 @@ func (f *Facts) EndGet(id int64, sent, now time.Time, d cloud.Droplet, err error
 	delete(f.calling, id)
 	f.gets--
 	before := f.got[id]
-	if before.state == gotGone {
+	if before.state == gotGone && (err != nil || !sent.After(before.at)) {
 		return
 	}
 	var refused *cloud.Refused

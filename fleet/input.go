@@ -39,6 +39,11 @@ type Decision struct {
 	Usage inventory.Usage
 	// Prices says that the list of prices is wanted.
 	Prices bool
+	// Verified and Differences are as in News, empty unless a look is done now.
+	Verified    string
+	Differences []inventory.Difference
+
+	counted bool // Usage is: the inventory was fit to be read
 }
 
 // Group is one transaction, and what may be done once it is committed.
@@ -80,6 +85,8 @@ type Note struct {
 	inventory.Event
 	// Names of droplets that `doproxy confirm` would let go, sorted.
 	Names []string
+
+	told bool // its event came with a record's change
 }
 
 // News is what the leader has to tell; see inventory.Report.

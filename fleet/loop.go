@@ -118,7 +118,6 @@ func (l *Loop) Run(ctx context.Context, term Committer, began inventory.Revision
 		results: make(chan func(now time.Time)),
 		over:    make(chan struct{}),
 		creates: calls,
-		noted:   map[string]bool{},
 		reached: began,
 	}
 	defer r.calls.Wait()
@@ -176,7 +175,7 @@ func (r *run) farewell(ctx context.Context) {
 		return
 	}
 	r.facts.Prune(state)
-	d := Plan(Input{Now: time.Now(), Settings: r.Settings, UID: r.UID, State: state, Facts: r.facts})
+	d := Plan(r.input(time.Now(), state))
 	for _, g := range d.Groups {
 		if len(g.Creates) > 0 {
 			continue
@@ -198,7 +197,8 @@ type run struct {
 	results chan func(now time.Time) // what calls brought, to be noted in facts
 	over    chan struct{}            // closed when nobody takes results any more
 	creates context.Context          // of create calls: it may outlive the term by Grace
-	noted   map[string]bool          // notes that stand
+	teller  *teller                  // nil before the first pass
+	listErr string                   // of the last list, empty when it went well
 	reached inventory.Revision       // of the last own write: the state must have it
 
 	notBefore time.Time // after a commit that failed
@@ -254,8 +254,8 @@ func (r *run) pass(ctx context.Context) (next time.Time) {
 	r.facts.Prune(state)
 	now := time.Now()
 	r.facts.See(state, now)
-	d := Plan(Input{Now: now, Settings: r.Settings, UID: r.UID, State: state, Facts: r.facts})
-	r.note(d.Notes)
+	d := Plan(r.input(now, state))
+	r.report(now, state, &d)
 	r.start(ctx, now, d)
 	for _, g := range d.Groups {
 		rev, err := r.commit(ctx, g)
@@ -314,16 +314,47 @@ func (r *run) commit(ctx context.Context, g Group) (inventory.Revision, error) {
 	return r.term.Commit(ctx, txn)
 }
 
-// note records conditions when they first appear.
-func (r *run) note(notes []Note) {
-	stand := make(map[string]bool, len(notes))
-	for _, n := range notes {
-		stand[n.Key] = true
-		if !r.noted[n.Key] {
-			r.record([]inventory.Event{n.Event})
-		}
+// input is all that a decision is made of.
+func (r *run) input(now time.Time, state *inventory.State) Input {
+	in := Input{Now: now, Settings: r.Settings, UID: r.UID, State: state, Facts: r.facts}
+	if r.Budget != nil {
+		all := r.Budget.Allowances(now)
+		in.Budget = &all
 	}
-	r.noted = stand
+	if r.Floor != nil {
+		in.Floor = r.Floor()
+	}
+	return in
+}
+
+// report records conditions when they first appear, and tells what has changed.
+func (r *run) report(now time.Time, state *inventory.State, d *Decision) {
+	if r.teller == nil {
+		r.teller = newTeller(r.Tell, r.facts.Term, state.Report)
+	}
+	t := r.teller
+	for _, n := range t.conditions(d.Notes, now) {
+		r.record([]inventory.Event{n.Event})
+	}
+	if d.counted {
+		t.news.Usage = d.Usage
+	}
+	if r.Budget != nil {
+		u := &t.news.Usage
+		u.APILimit, u.APIRemaining, u.APIReset, u.APIMinute = r.Budget.Usage(now)
+	}
+	if r.facts.Prices != nil {
+		t.news.Prices = r.facts.Prices
+	}
+	t.news.CloudError = r.listErr
+	if d.Verified != "" {
+		t.news.Verified, t.news.Differences = d.Verified, d.Differences
+		r.facts.Told(d.Verified)
+	}
+	again := t.publish(now, r.facts.List != nil || r.listErr != "")
+	if !again.IsZero() && (d.Next.IsZero() || again.Before(d.Next)) {
+		d.Next = again
+	}
 }
 
 func (r *run) record(events []inventory.Event) {

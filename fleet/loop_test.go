@@ -252,7 +252,8 @@ func (r *rig) scale(pool string, n int) {
 	r.t.Helper()
 	for {
 		p := *r.mirror.State().Pools[pool]
-		p.Desired = n
+		p.Desired, p.Rewound = n, time.Time{}
+		p.Release = max(0, len(r.mirror.State().PoolDroplets(pool))-n)
 		var txn inventory.Txn
 		txn.Add(inventory.PutPool(r.keys, &p))
 		_, err := r.store.Commit(r.ctx, txn)

@@ -38,6 +38,18 @@ func (n *nodes) quorum(d *inventory.Droplet, health string) bool {
 	return n.count(d, health) > len(n.running)/2
 }
 
+// watched: more than half of those with HAProxy running tell of the server. They
+// do so of every one that is booting.
+func (n *nodes) watched(d *inventory.Droplet) bool {
+	count := 0
+	for _, node := range n.running {
+		if _, ok := node.Servers[d.Name]; ok {
+			count++
+		}
+	}
+	return count > len(n.running)/2
+}
+
 // drained: every live node has the drain and reports no session. Without a live
 // node there is no telling.
 func (n *nodes) drained(d *inventory.Droplet) bool {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/doproxy/doproxy/cloud"
 	"github.com/doproxy/doproxy/inventory"
 )
 
@@ -26,6 +27,7 @@ func Plan(in Input) Decision {
 		return p.out
 	}
 	p.look()
+	p.attendance()
 	p.unreadable()
 	for name, d := range in.State.Droplets {
 		if pp := p.pool(d.Pool); pp != nil && !p.unread[name] {
@@ -34,6 +36,7 @@ func Plan(in Input) Decision {
 	}
 	p.vanished()
 	p.strangers()
+	p.rebuild()
 	for _, pp := range p.inOrder() {
 		if pp.unread {
 			continue
@@ -41,13 +44,28 @@ func Plan(in Input) Decision {
 		p.judge(pp)
 		p.imports(pp)
 		p.strike(pp)
-		p.scale(pp)
-		p.ask(pp)
+		p.catchUp(pp)
+	}
+	p.audit()
+	p.startEnds()
+	for _, pp := range p.inOrder() {
+		p.sendAway(pp)
+		if !pp.unread {
+			p.scale(pp)
+			p.settle(pp)
+			p.ask(pp)
+		}
+		p.explain(pp)
 	}
 	p.emit()
+	p.verify()
 	p.poll()
-	p.limitCalls()
+	p.pricing()
+	p.startLooks()
+	p.tellPause()
+	p.out.Usage, p.out.counted = p.bill.usage(), true
 	slices.SortFunc(p.out.Notes, func(a, b Note) int { return cmp.Compare(a.Key, b.Key) })
+	p.out.Notes = slices.CompactFunc(p.out.Notes, func(a, b Note) bool { return a.Key == b.Key })
 	return p.out
 }
 
@@ -60,12 +78,19 @@ type planner struct {
 	out   Decision
 	nodes nodes
 
-	pools    map[string]*poolPlan
-	unread   map[string]bool // droplets whose record was set aside
-	expected int             // droplets that the list should have
-	missing  []missing
-	held     bool // the list is not to be believed
-	recorded map[int64]string
+	pools       map[string]*poolPlan
+	unread      map[string]bool             // droplets whose record was set aside
+	unreadPools map[string]bool             // pools of which one was
+	orphans     map[string][]*cloud.Droplet // strangers whose pool is to be made from tags
+	expected    int                         // droplets that the list should have
+	missing     []missing
+	held        bool // the list is not to be believed
+	recorded    map[int64]string
+
+	bill      bill
+	priceless bool // a price is missed
+	spent     int  // calls that start in this pass
+	free      int  // that CallParallel still lets start
 
 	waiting  bool // something is on its way at the cloud
 	youngest time.Time
@@ -81,6 +106,11 @@ type poolPlan struct {
 	spare   int  // others that exist and are to go
 	events  []inventory.Event
 	creates []Create
+
+	// What limits hold up.
+	waiting int   // droplets wanted that wait
+	bound   bound // for this
+	leaving int   // droplets that wait for their turn to leave
 
 	// What judge makes of the pool's record.
 	failure *inventory.Event
@@ -105,6 +135,7 @@ type member struct {
 	d        *inventory.Droplet // was, or its changed copy
 	standing standing
 	remove   bool // its record goes
+	away     bool // asked away by name
 	withPool bool // in one transaction with its pool's record
 	event    string
 	message  string
@@ -125,8 +156,8 @@ func (m *member) enter(phase inventory.Phase, now time.Time, reason string) {
 	m.event, m.message = "droplet."+string(phase), reason
 }
 
-// alive: it counts for what is wanted.
-func (m *member) alive() bool { return !m.remove && !m.d.Phase.Leaving() }
+// alive: it counts for what is wanted, neither leaving nor asked away.
+func (m *member) alive() bool { return !m.remove && !m.away && !m.d.Phase.Leaving() }
 
 func (pp *poolPlan) name() string { return pp.was.Name }
 
@@ -223,6 +254,10 @@ func (p *planner) unreadable() {
 			continue
 		}
 		pool := parts[4]
+		if p.unreadPools == nil {
+			p.unreadPools = map[string]bool{}
+		}
+		p.unreadPools[pool] = true
 		if len(parts) > 5 {
 			if p.unread == nil {
 				p.unread = map[string]bool{}
@@ -283,24 +318,7 @@ func (p *planner) destroy(id int64) {
 			return
 		}
 	}
-	if p.f.calling[id] == 0 && !p.onHold() {
+	if p.f.calling[id] == 0 && !p.paused() && !p.onHold() {
 		p.out.Deletes = append(p.out.Deletes, id)
 	}
-}
-
-// limitCalls keeps as many calls as may be started now. What does not fit is
-// planned again when one is over.
-func (p *planner) limitCalls() {
-	free := max(0, p.Settings.CallParallel-len(p.f.calling))
-	keep := func(ids []int64, most int) []int64 {
-		slices.Sort(ids)
-		ids = slices.Compact(ids)
-		ids = ids[:min(len(ids), max(0, most))]
-		free -= len(ids)
-		return ids
-	}
-	p.out.Deletes = keep(p.out.Deletes, free)
-	p.out.Gets = slices.DeleteFunc(p.out.Gets, func(id int64) bool { return slices.Contains(p.out.Deletes, id) })
-	p.out.Gets = keep(p.out.Gets, min(free, p.Settings.GetParallel-p.f.gets))
-	p.out.Adopts = p.out.Adopts[:min(len(p.out.Adopts), free)]
 }

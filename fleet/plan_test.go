@@ -144,7 +144,8 @@ func TestPlan(t *testing.T) {
 		{"in, down first", serve, func(s *scene) { s.pool.Desired = 2; s.sees(2, down) }, "web-1 draining id 1001"},
 		{"in, booting first", boot, func(s *scene) { s.pool.Desired = 2 }, "web-1 deleting id 1001"},
 		{"in, unasked first", req, func(s *scene) { s.unmade(time.Time{}); s.pool.Desired = 2 }, "forget web-1"},
-		{"in, an adopted one drains", boot, func(s *scene) { s.pool.Desired = 2; s.d.Adopted = true }, "web-1 draining id 1001"},
+		{"in, an adopted one drains", boot, func(s *scene) { s.pool.Desired, s.pool.Release = 2, 1; s.d.Adopted = true },
+			"pool(next 3, failures 0, desired 2, remove [], import []); web-1 draining id 1001"},
 		{"in, one that may exist is not forgotten", req, func(s *scene) { s.unmade(ago(5 * time.Second)); s.pool.Desired = 2 }, "web-1 deleting id 0 asked"},
 		{"exactly these", serve, func(s *scene) { s.pool.Desired = 2; s.pool.Remove = []string{"gone", "web-1"} },
 			"web-1 draining id 1001; pool(next 3, failures 0, desired 2, remove [web-1], import [])"},
@@ -196,7 +197,7 @@ func TestPlan(t *testing.T) {
 		}, "web-1 serving id 1001"},
 		{"healthy ends failures", boot, func(s *scene) { s.sees(3, up); s.pool.Failures = 3 },
 			"web-1 serving id 1001; pool(next 3, failures 0, desired 3, remove [], import [])"},
-		{"boot deadline", boot, func(s *scene) { s.d.Since = ago(10 * time.Minute) },
+		{"boot deadline", boot, func(s *scene) { s.d.Since = ago(10 * time.Minute); s.sees(2, down) },
 			"pool(next 3, failures 1, desired 3, remove [], import []); web-1 deleting id 1001"},
 		{"boot deadline, no HAProxy runs", boot, func(s *scene) {
 			s.d.Since = ago(10 * time.Minute)
@@ -204,7 +205,8 @@ func TestPlan(t *testing.T) {
 				n.HAProxy = "failed"
 			}
 		}, ""},
-		{"boot deadline of an adopted one", boot, func(s *scene) { s.d.Since = ago(10 * time.Minute); s.d.Adopted = true }, "web-1 booting id 1001"},
+		{"boot deadline of an adopted one", boot, func(s *scene) { s.d.Since = ago(10 * time.Minute); s.d.Adopted = true; s.sees(2, down) },
+			"web-1 booting id 1001; note unhealthy web-1"},
 
 		// Draining.
 		{"no sessions on any", drain, func(s *scene) { s.pool.Desired = 2; s.sees(3, inventory.ServerState{}) }, "web-1 deleting id 1001"},
@@ -284,7 +286,8 @@ func TestPlan(t *testing.T) {
 		{"all missing: held", serve, func(s *scene) { s.d.Since = ago(time.Hour); s.pool.Desired = 5; s.list(ago(time.Second)) }, "note vanished"},
 
 		// What the list has and no record.
-		{"stranger: asked for by id, and counted", serve, func(s *scene) { s.pool.Desired = 4; s.list(ago(time.Second), 1000, 1001, 1002, 1007) }, "get 1007"},
+		{"stranger: asked for by id, and counted", serve, func(s *scene) { s.pool.Desired = 4; s.list(ago(time.Second), 1000, 1001, 1002, 1007) },
+			"pool(next 8, failures 0, desired 4, remove [], import []); get 1007"},
 		{"stranger, confirmed", serve, func(s *scene) {
 			s.pool.Desired = 4
 			s.list(ago(time.Second), 1000, 1001, 1002, 1007)
@@ -297,7 +300,7 @@ func TestPlan(t *testing.T) {
 		}, "pool(next 3, failures 0, desired 4, remove [], import []); old-box booting id 9"},
 		{"strangers in surplus cost no droplet on record", serve, func(s *scene) {
 			s.list(ago(time.Second), 1000, 1001, 1002, 1007)
-		}, "get 1007"},
+		}, "pool(next 8, failures 0, desired 3, remove [], import []); get 1007"},
 		{"strangers in surplus, confirmed: taken up first", serve, func(s *scene) {
 			s.list(ago(time.Second), 1000, 1001, 1002, 1007)
 			s.Facts.got[1007] = got{at: noon, state: gotExists}

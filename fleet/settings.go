@@ -27,6 +27,12 @@ type Settings struct {
 	// RetryMin and RetryMax bound how long creates are held back after a failure:
 	// RetryMin after the first, doubled for each more. Defaults 5 s, 5 min.
 	RetryMin, RetryMax time.Duration
+	// StopAfter is how many failures in a row make a pool stop creating until an
+	// operator says otherwise. Negative is never. Default 10.
+	StopAfter int
+	// EarlyDeath is how long a droplet must have served for its end at the cloud
+	// not to count as a failure. Default 10 min.
+	EarlyDeath time.Duration
 	// PollFirst to PollBusy is how often the cloud's list is asked for while
 	// something is on its way there, the longer that takes the more seldom;
 	// PollIdle is for when nothing is. Defaults 1 s, 5 s, 60 s.
@@ -58,6 +64,7 @@ func (s Settings) withDefaults() Settings {
 	def(&s.RemoveDeadline, 30*time.Second)
 	def(&s.RetryMin, 5*time.Second)
 	def(&s.RetryMax, 5*time.Minute)
+	def(&s.EarlyDeath, 10*time.Minute)
 	def(&s.PollFirst, time.Second)
 	def(&s.PollBusy, 5*time.Second)
 	def(&s.PollIdle, time.Minute)
@@ -70,6 +77,7 @@ func (s Settings) withDefaults() Settings {
 	count(&s.CallParallel, 16)
 	count(&s.GetParallel, 10)
 	count(&s.VanishGuard, 3)
+	count(&s.StopAfter, 10)
 	return s
 }
 
@@ -87,6 +95,7 @@ func (s Settings) Validate() error {
 		{"remove deadline", s.RemoveDeadline},
 		{"retry min", s.RetryMin},
 		{"retry max", s.RetryMax},
+		{"early death", s.EarlyDeath},
 		{"poll first", s.PollFirst},
 		{"poll busy", s.PollBusy},
 		{"poll idle", s.PollIdle},

@@ -36,7 +36,7 @@ func (p *planner) step(pp *poolPlan, was *inventory.Droplet) {
 	}
 	if m.alive() {
 		if _, ok := slices.BinarySearch(pp.was.Remove, was.Name); ok {
-			p.leave(m, "asked away")
+			m.away = true // it stays as it is until its turn comes
 			return
 		}
 	}
@@ -202,7 +202,12 @@ func (p *planner) booting(pp *poolPlan, m *member) {
 	within := pp.was.Policy.BootDeadline.Or(bootDeadline)
 	deadline := d.Since.Add(within)
 	p.at(deadline)
-	if p.now.Before(deadline) || len(p.nodes.running) == 0 { // without HAProxy nothing can be healthy
+	if p.now.Before(deadline) || p.paused() || len(p.nodes.running) == 0 { // without HAProxy nothing can be healthy
+		return
+	}
+	// One that no HAProxy looked at is not judged. An older copy of the inventory
+	// may say booting, and since long ago, of a droplet that serves.
+	if reachable(d) && !p.nodes.watched(d) {
 		return
 	}
 	reason := fmt.Sprintf("not healthy within %s", within)
@@ -210,8 +215,9 @@ func (p *planner) booting(pp *poolPlan, m *member) {
 		// Nobody asked for it to be made, so it may hold what nobody can make again.
 		if d.Reason != reason {
 			m.edit().Reason = reason
-			m.event, m.message = "droplet.unhealthy", reason+"; it was adopted, so it is not deleted unasked"
 		}
+		p.note("unhealthy "+d.Name, "droplet.unhealthy", d.Pool, d.Name, fmt.Sprintf(
+			"%s was %s. It was adopted, so it is not deleted unasked, and it counts as one of its pool: mend it, or doproxy delete %s", d.Name, reason, d.Name))
 		return
 	}
 	m.enter(inventory.Deleting, p.now, reason)
@@ -232,19 +238,6 @@ func (p *planner) draining(pp *poolPlan, m *member) {
 	default:
 		p.at(deadline)
 	}
-}
-
-// missed says that a node has gone silent within that time. Its HAProxy may
-// serve on, with sessions that nobody tells of.
-func (p *planner) missed(within time.Duration) bool {
-	missed := false
-	for name, seen := range p.f.nodes {
-		if until := seen.Add(within); p.State.Nodes[name] == nil && p.now.Before(until) {
-			p.at(until)
-			missed = true
-		}
-	}
-	return missed
 }
 
 // deleting asks the cloud for the end once no HAProxy has the droplet, until the
@@ -287,48 +280,11 @@ func (p *planner) leave(m *member, reason string) {
 	case m.standing == unasked:
 		m.remove = true
 		m.event, m.message = "droplet.deleted", reason+" before it was made"
-	case m.standing == asked, m.standing == gone, !reachable(d), d.Phase == inventory.Booting && !d.Adopted:
+	case m.standing == asked, m.standing == gone, !reachable(d),
+		d.Phase == inventory.Booting && !d.Adopted && p.nodes.count(d, inventory.Up) == 0:
 		m.enter(inventory.Deleting, p.now, reason)
 	default:
 		m.enter(inventory.Draining, p.now, reason)
-	}
-}
-
-// failed counts against the pool. Of several in one run the first by name speaks.
-func (p *planner) failed(pp *poolPlan, reason, kind, droplet string) {
-	if pp.failure == nil || droplet < pp.failure.Droplet {
-		pp.failure = &inventory.Event{Time: p.now, Type: kind, Pool: pp.name(), Droplet: droplet, Message: reason}
-	}
-}
-
-// judge holds the pool's creates back after failures, for longer with each; one
-// droplet that became healthy ends that. Several failures in one run count once.
-func (p *planner) judge(pp *poolPlan) {
-	pool := pp.was
-	switch {
-	case pp.failure != nil:
-		pool = pp.edit()
-		pool.Failures++
-		pool.RetryAt = p.now.Add(p.Settings.backoff(pool.Failures))
-		pool.Reason = pp.failure.Message
-		pp.events = append(pp.events, *pp.failure)
-	case pp.healthy && (pool.Failures > 0 || !pool.RetryAt.IsZero() || pool.Reason != ""):
-		pool = pp.edit()
-		pool.Failures, pool.RetryAt, pool.Reason = 0, time.Time{}, ""
-	case pp.found && pool.Reason != "" && !p.now.Before(pool.RetryAt):
-		pool = pp.edit()
-		pool.Reason = ""
-	}
-	if pp.until.IsZero() {
-		return
-	}
-	// Refused for the account's request limit: nobody's fault, so not counted.
-	pool = pp.edit()
-	if until := later(pp.until, p.now.Add(p.Settings.RetryMin)); until.After(pool.RetryAt) {
-		pool.RetryAt = until
-		if pp.failure == nil {
-			pool.Reason = cloud.ErrThrottled.Error()
-		}
 	}
 }
 

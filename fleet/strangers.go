@@ -17,7 +17,8 @@ func (p *planner) vanished() {
 	if n == 0 {
 		return
 	}
-	if guard := p.Settings.VanishGuard; guard > 0 && n >= guard && n == p.expected {
+	// A list with any droplet of the cluster comes from the right account.
+	if guard := p.Settings.VanishGuard; guard > 0 && n >= guard && n == p.expected && len(p.f.List.All) == 0 {
 		p.held = true
 		p.note("vanished", "fleet.held", "", "", fmt.Sprintf(
 			"none of %d droplets is in DigitalOcean's list: is the token of the right account? None is taken for gone and none created", n))
@@ -26,18 +27,22 @@ func (p *planner) vanished() {
 	slices.SortFunc(p.missing, func(a, b missing) int {
 		return cmp.Compare(a.pp.members[a.index].d.ID, b.pp.members[b.index].d.ID)
 	})
+	dead := map[*poolPlan][]*member{}
 	for _, at := range p.missing {
 		m := &at.pp.members[at.index]
 		switch g := p.f.got[m.d.ID]; {
 		case m.remove || m.d.Phase == inventory.Deleting:
 		case m.standing == gone:
-			m.enter(inventory.Deleting, p.now, "gone from DigitalOcean")
+			dead[at.pp] = append(dead[at.pp], m)
 		case g.state == gotUntagged && !g.at.Before(p.f.List.Sent):
 			p.note("untagged "+m.d.Name, "droplet.untagged", m.d.Pool, m.d.Name, "it lost its tag at DigitalOcean and gets it again")
 			p.adopt(m.d.ID, m.d.Pool)
 		default:
 			p.get(m.d.ID, p.f.List.Sent)
 		}
+	}
+	for _, pp := range p.inOrder() {
+		p.bury(pp, dead[pp])
 	}
 }
 
@@ -67,6 +72,7 @@ func (p *planner) strangers() {
 		}
 		switch {
 		case d == nil:
+			p.ahead(pp, c)
 			p.foundling(pp, c)
 		case d.ID == 0 && d.Pool == c.Pool && !slices.Contains(pp.was.Import, c.ID):
 			// resolve took it, or a lower id of the name: then it is a duplicate
@@ -86,6 +92,8 @@ func (p *planner) poolOf(c *cloud.Droplet) *poolPlan {
 	switch {
 	case c.Pool == "":
 		why = "bears the cluster's tag and no pool's"
+	case p.State.Pools[c.Pool] == nil && p.orphan(c):
+		return nil
 	case p.State.Pools[c.Pool] == nil:
 		why = fmt.Sprintf("is tagged with pool %q, which does not exist", c.Pool)
 	case inventory.ValidHostname(c.Name) != nil:
@@ -98,8 +106,21 @@ func (p *planner) poolOf(c *cloud.Droplet) *poolPlan {
 	return nil
 }
 
+// ahead notes a stranger whose name is one that the pool's record says was never
+// used. Names are on record before they are asked for, so the record is old.
+func (p *planner) ahead(pp *poolPlan, c *cloud.Droplet) {
+	n, ok := inventory.Ordinal(pp.pool().HostnamePrefix, c.Name)
+	if ok && n >= pp.pool().NextOrdinal && !slices.Contains(pp.was.Import, c.ID) {
+		p.rewound(pp, n+1, fmt.Sprintf("%s is at DigitalOcean with id %d", c.Name, c.ID))
+	}
+}
+
 // foundling is adopted once the cloud confirms that it exists: the list may still
-// show one whose record went because it was deleted.
+// show one whose record went because it was deleted. While the inventory is being
+// rebuilt the word of a list of this term is enough, so that a thousand droplets
+// do not take a thousand calls. Should one be gone after all, a later list lacks
+// it and its record goes; until then it counts, so that at worst one more is
+// created late. Nothing is deleted for its sake: unasked surplus is held.
 func (p *planner) foundling(pp *poolPlan, c *cloud.Droplet) {
 	for i := range pp.members { // two of one name: the next run sees the other
 		if m := &pp.members[i]; m.was == nil && m.d.Name == c.Name {
@@ -112,12 +133,16 @@ func (p *planner) foundling(pp *poolPlan, c *cloud.Droplet) {
 		return
 	}
 	g := p.f.got[c.ID]
-	if g.state != gotExists || g.at.Before(p.f.List.Sent.Add(-time.Minute)) {
+	sure := g.state == gotExists && !g.at.Before(p.f.List.Sent.Add(-time.Minute)) || p.rebuilding() && p.listed()
+	switch {
+	case !sure:
 		pp.foreign++
 		p.get(c.ID, p.f.List.Sent)
-		return
+	case pp.together() >= maxWrites: // the next transaction has room
+		pp.foreign++
+	default:
+		p.take(pp, c)
 	}
-	p.take(pp, c)
 }
 
 // take puts a droplet on record that was not created from one.
@@ -193,7 +218,7 @@ func (p *planner) imports(pp *poolPlan) {
 		// The list lags: what the cloud says of the id is as good.
 		p.wait(i.at)
 		if g := p.f.got[id]; g.state == gotExists && g.droplet.Pool == pp.name() && p.State.Droplets[g.droplet.Name] == nil &&
-			inventory.ValidHostname(g.droplet.Name) == nil {
+			inventory.ValidHostname(g.droplet.Name) == nil && pp.together() < maxWrites {
 			pp.foreign--
 			p.take(pp, &g.droplet)
 		} else {
@@ -211,7 +236,7 @@ func (p *planner) adopt(id int64, pool string) {
 			return
 		}
 	}
-	if p.f.calling[id] == 0 && !p.onHold() {
+	if p.f.calling[id] == 0 && !p.paused() && !p.onHold() {
 		p.out.Adopts = append(p.out.Adopts, Adopt{ID: id, Pool: pool})
 	}
 }

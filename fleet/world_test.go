@@ -47,7 +47,9 @@ type world struct {
 	nodes    []string
 	sessions map[string]map[string]int
 	drained  map[string]time.Time // when a droplet's drain was first on record
-	served   map[string]bool      // names that some node gave sessions
+	served   map[int64]bool       // ids that some node gave sessions
+
+	heldNames []string // that the wipe guard holds now
 }
 
 type simDroplet struct {
@@ -69,7 +71,7 @@ func newWorld(t *rapid.T) *world {
 		store: inventorytest.NewMemory(), set: Settings{}.withDefaults(),
 		droplets: map[int64]*simDroplet{}, nextID: 100, made: map[string]int{}, faults: true,
 		nodes: []string{"lb-1", "lb-2", "lb-3"}, sessions: map[string]map[string]int{},
-		drained: map[string]time.Time{}, served: map[string]bool{},
+		drained: map[string]time.Time{}, served: map[int64]bool{},
 	}
 	w.put(w.keys.Meta(), inventory.Meta{UID: "u1", Schema: 1})
 	pool := inventory.Pool{PoolSpec: inventory.PoolSpec{
@@ -100,7 +102,8 @@ func (w *world) state() *inventory.State {
 		w.t.Fatal(err)
 	}
 	s := &inventory.State{Revision: l.Revision, Listed: true,
-		Pools: map[string]*inventory.Pool{}, Droplets: map[string]*inventory.Droplet{}, Nodes: map[string]*inventory.Node{}}
+		Pools: map[string]*inventory.Pool{}, Droplets: map[string]*inventory.Droplet{}, Nodes: map[string]*inventory.Node{},
+		Confirms: map[string]*inventory.Confirm{}}
 	for _, kv := range l.KVs {
 		var err error
 		switch rest := strings.TrimPrefix(kv.Key, w.keys.Prefix()); {
@@ -118,6 +121,10 @@ func (w *world) state() *inventory.State {
 			var n *inventory.Node
 			n, err = inventory.DecodeNode(w.keys, kv)
 			s.Nodes[n.Name] = n
+		case strings.HasPrefix(rest, "confirms/"):
+			c := &inventory.Confirm{}
+			err = json.Unmarshal(kv.Value, c)
+			s.Confirms[c.Pool] = c
 		}
 		if err != nil {
 			w.t.Fatal(err)
@@ -191,6 +198,11 @@ func (w *world) lead() {
 	if again := Plan(in); !reflect.DeepEqual(d, again) {
 		w.t.Fatalf("Plan of the same input differs:\n%s\n%s", dump(d), dump(again))
 	}
+	w.heldNames = nil
+	for _, n := range d.Notes {
+		w.heldNames = append(w.heldNames, n.Names...)
+	}
+	slices.Sort(w.heldNames)
 	if w.chance(3) {
 		w.facts = nil
 		return
@@ -369,7 +381,7 @@ func (w *world) delete(id int64, state *inventory.State) {
 			}
 		case rec.Phase != inventory.Deleting:
 			w.t.Fatalf("delete of %s, which is %s", d.Name, rec.Phase)
-		case w.served[d.Name]:
+		case w.served[id]:
 			deadline, ok := w.drained[d.Name]
 			if !ok {
 				w.t.Fatalf("delete of %s, which served and never drained", d.Name)
@@ -418,13 +430,14 @@ func (w *world) report(name string) {
 	s := w.state()
 	n := inventory.Node{Name: name, HAProxy: "running", Applied: s.Revision, Seen: s.Revision, Servers: map[string]inventory.ServerState{}}
 	have := w.sessions[name]
-	for _, d := range s.Droplets {
+	for _, key := range slices.Sorted(maps.Keys(s.Droplets)) { // in order, so that a seed tells all
+		d := s.Droplets[key]
 		sim := w.droplets[d.ID]
 		up := d.ID != 0 && sim != nil && sim.lives(w.now) && !sim.sick && !w.now.Before(sim.healthyAt) && d.PrivateIPv4.IsValid()
 		switch {
 		case d.Phase == inventory.Serving && up:
 			have[d.Name] = 1
-			w.served[d.Name] = true
+			w.served[d.ID] = true
 		case d.Phase == inventory.Deleting:
 			if have[d.Name] > 0 && up && w.now.Before(w.drained[d.Name].Add(2*time.Minute)) {
 				w.t.Fatalf("%s is cut off on %s with %d sessions before its drain deadline", d.Name, name, have[d.Name])
@@ -461,7 +474,7 @@ func (w *world) operator() {
 	p := s.Pools["web"]
 	switch w.r.IntN(4) {
 	case 0, 1, 2:
-		p.Desired = w.r.IntN(26)
+		p.Desired, p.Rewound = w.r.IntN(26), time.Time{}
 	case 3:
 		for _, name := range slices.Sorted(maps.Keys(s.Droplets)) {
 			if !s.Droplets[name].Phase.Leaving() && !slices.Contains(p.Remove, name) && p.Desired > 0 {
@@ -472,6 +485,18 @@ func (w *world) operator() {
 			}
 		}
 	}
+	w.request(s, p)
+}
+
+// request writes what an operator wants, as a server does.
+func (w *world) request(s *inventory.State, p *inventory.Pool) {
+	staying := 0
+	for _, d := range s.Droplets {
+		if !d.Phase.Leaving() && !slices.Contains(p.Remove, d.Name) {
+			staying++
+		}
+	}
+	p.Release = max(0, staying-p.Desired)
 	w.put(w.keys.Pool("web"), p)
 }
 

@@ -32,6 +32,8 @@ type decision[A any] struct {
 	txn    inventory.Txn
 	answer A // JSON; what a repeated request gets
 	event  *inventory.Event
+	// replaces says that the transaction may replace records that cannot be read.
+	replaces bool
 }
 
 // outcome is the answer, and the revision at which the wish was on record (zero
@@ -50,14 +52,14 @@ func change[A any](ctx context.Context, s *Server, w wish, decide func(*inventor
 		return none, invalid("request_id", w.requestID, `must be 1 to 64 letters, digits, "-", "_" and "."; a UUID serves`)
 	}
 	remember := w.requestID != "" && !w.dry
-	lease := leased{s: s}
+	lease := leased{s: s, life: requestLife}
 	defer lease.drop()
 	for try := range maxTries {
 		st := s.mirror.State()
 		fresh := try > 0 || st.Err != nil || !st.Listed
 		if fresh {
 			if try > 1 {
-				if err := pause(ctx, time.Duration(rand.Int64N(int64(5*time.Millisecond)*int64(min(try, 10))))); err != nil {
+				if err := rest(ctx, time.Duration(rand.Int64N(int64(5*time.Millisecond)*int64(min(try, 10))))); err != nil {
 					return none, err
 				}
 			}
@@ -72,6 +74,9 @@ func change[A any](ctx context.Context, s *Server, w wish, decide func(*inventor
 			}
 		}
 		d, err := decide(st)
+		if err == nil && !d.replaces {
+			err = readableAll(st, d.txn.Guards)
+		}
 		switch {
 		case err != nil && fresh:
 			return none, err
@@ -96,7 +101,7 @@ func change[A any](ctx context.Context, s *Server, w wish, decide func(*inventor
 		case err == nil:
 			lease.keep()
 			if d.event != nil && len(d.txn.Ops) > 0 {
-				d.event.Node = s.node
+				d.event.Node = or(d.event.Node, s.node)
 				s.journal.Record(*d.event)
 			}
 			s.seen(ctx, rev)
@@ -110,6 +115,17 @@ func change[A any](ctx context.Context, s *Server, w wish, decide func(*inventor
 		}
 	}
 	return none, fmt.Errorf("%s: %w", w.target, inventory.ErrConflict)
+}
+
+// readableAll refuses a change to what was set aside: no guard on its last good
+// version can hold.
+func readableAll(st *inventory.State, guards []inventory.Guard) error {
+	for _, g := range guards {
+		if why, bad := st.Unreadable[g.Key]; bad {
+			return unreadable(g.Key, why)
+		}
+	}
+	return nil
 }
 
 // seen waits until this node's copy has a change that is on record, so that who
@@ -201,10 +217,12 @@ func recall[A any](ctx context.Context, s *Server, w wish) (o outcome[A], found 
 	return outcome[A]{first.Answer, kv.Mod}, true, nil
 }
 
-// leased is the lease of a request's record, revoked unless it came to be used.
+// leased is the lease of a record that a change writes, revoked unless it came
+// to be used.
 type leased struct {
-	s  *Server
-	id inventory.LeaseID
+	s    *Server
+	life time.Duration
+	id   inventory.LeaseID
 }
 
 func (l *leased) grant(ctx context.Context) error {
@@ -212,7 +230,7 @@ func (l *leased) grant(ctx context.Context) error {
 		return nil
 	}
 	return l.s.call(ctx, func(ctx context.Context) (err error) {
-		l.id, err = l.s.leaser.Grant(ctx, requestLife)
+		l.id, err = l.s.leaser.Grant(ctx, l.life)
 		return err
 	})
 }
@@ -231,7 +249,7 @@ func (l *leased) drop() {
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) error {
+func rest(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

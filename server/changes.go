@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/doproxy/doproxy/inventory"
 	pb "github.com/doproxy/doproxy/proto/doproxy/v1"
 )
 
@@ -25,8 +26,19 @@ func changes(before, after *pb.Pool) []*pb.FieldChange {
 	return out
 }
 
-// defaults are what a field that is not set comes to, as inventory.Backend and
-// inventory.Policy have it.
+// settingChanges lists the fields in which two settings differ, likewise.
+func settingChanges(before, after *pb.Settings) []*pb.FieldChange {
+	var out []*pb.FieldChange
+	diff(before.ProtoReflect(), after.ProtoReflect(), "", func(field, a, b string) {
+		if field != "etag" {
+			out = append(out, &pb.FieldChange{Field: field, Before: effective(field, a), After: effective(field, b)})
+		}
+	})
+	return out
+}
+
+// defaults are what a field that is not set comes to, as inventory.Backend,
+// inventory.Policy, inventory.Limits and inventory.Ingress have it.
 var defaults = map[string]string{
 	"backend.port":            "80",
 	"backend.balance":         "roundrobin",
@@ -39,6 +51,17 @@ var defaults = map[string]string{
 	"backend.paths":           "any",
 	"policy.boot_deadline":    "10m0s",
 	"policy.drain_deadline":   "5m0s",
+
+	"limits.droplets":       "no limit",
+	"limits.cost_hourly":    "no limit",
+	"limits.creates_hourly": "no limit",
+	"limits.leave_percent":  "no limit",
+	"ingress.reserved_ips":  "none",
+	"ingress.dns":           "none",
+	"ingress.fail_after":    "300ms",
+	"ingress.settle_after":  "30s",
+	"ingress.stale_after":   "15s",
+	"ingress.hold_down":     "5s",
 }
 
 // effective is a value, or the default that holds in its place.
@@ -74,6 +97,10 @@ func show(f protoreflect.FieldDescriptor, v protoreflect.Value) string {
 	case f.IsList():
 		var items []string
 		for i := range v.List().Len() {
+			if f.Message() != nil {
+				items = append(items, showItem(v.List().Get(i).Message()))
+				continue
+			}
 			items = append(items, v.List().Get(i).String())
 		}
 		return strings.Join(items, ", ")
@@ -89,4 +116,17 @@ func show(f protoreflect.FieldDescriptor, v protoreflect.Value) string {
 		return ""
 	}
 	return v.String()
+}
+
+// showItem writes a message that stands in a list.
+func showItem(m protoreflect.Message) string {
+	n, ok := m.Interface().(*pb.DnsName)
+	if !ok {
+		return fmt.Sprint(m.Interface())
+	}
+	name := inventory.DNSName{Domain: n.GetDomain(), Name: n.GetName()}.FQDN()
+	if n.GetTtl() == 0 {
+		return name
+	}
+	return fmt.Sprintf("%s (ttl %d)", name, n.GetTtl())
 }

@@ -22,6 +22,15 @@ func (s *Server) GetStatus(_ context.Context, req *pb.GetStatusRequest) (*pb.Get
 		StoreError: stale(st),
 		Node:       s.node,
 		CloudError: cloudError(st),
+		Usage:      usageToProto(st),
+		Settings:   SettingsToProto(st.Settings),
+		Pause:      PauseToProto(st.Pause),
+
+		ReservedIps: reservedIPs(st),
+		DnsRecords:  dnsRecords(st, ""),
+	}
+	if st.Report != nil {
+		resp.Conditions = conditionsToProto(st.Report.Conditions)
 	}
 	if st.Meta != nil {
 		resp.Uid = st.Meta.UID
@@ -29,8 +38,8 @@ func (s *Server) GetStatus(_ context.Context, req *pb.GetStatusRequest) (*pb.Get
 	if st.Err != nil {
 		resp.StoreErrorTime = timestamp(st.Since)
 	}
-	for _, n := range st.SortedNodes() {
-		resp.Nodes = append(resp.Nodes, NodeToProto(n, st.Leader.Name))
+	for _, name := range nodeNames(st) {
+		resp.Nodes = append(resp.Nodes, NodeToProto(st, name))
 	}
 	for _, p := range st.SortedPools() {
 		resp.Pools = append(resp.Pools, PoolToProto(p, st.PoolDroplets(p.Name)))
@@ -50,9 +59,12 @@ func (s *Server) GetStatus(_ context.Context, req *pb.GetStatusRequest) (*pb.Get
 	return resp, nil
 }
 
-// cloudError is what the records tell of the leader's talk with the cloud: why
-// creates are held back.
+// cloudError is of the leader's last talk with the cloud. Before it has told of
+// one, it is why creates are held back.
 func cloudError(st *inventory.State) string {
+	if st.Report != nil {
+		return st.Report.CloudError
+	}
 	for _, p := range st.SortedPools() {
 		if p.Reason != "" {
 			return p.Reason
@@ -67,13 +79,13 @@ func (s *Server) ListNodes(_ context.Context, req *pb.ListNodesRequest) (*pb.Lis
 	if err != nil {
 		return nil, err
 	}
-	nodes, next, err := page(st.SortedNodes(), func(n *inventory.Node) string { return n.Name }, "nodes", req.GetPageSize(), 1000, req.GetPageToken())
+	names, next, err := page(nodeNames(st), func(name string) string { return name }, "nodes", req.GetPageSize(), 1000, req.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
 	resp := &pb.ListNodesResponse{NextPageToken: next}
-	for _, n := range nodes {
-		resp.Nodes = append(resp.Nodes, NodeToProto(n, st.Leader.Name))
+	for _, name := range names {
+		resp.Nodes = append(resp.Nodes, NodeToProto(st, name))
 	}
 	return resp, nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -42,6 +43,8 @@ type cluster struct {
 	t     tb
 	store *inventorytest.Memory // without faults
 	nodes []*node
+
+	target func(*inventory.State, netip.Addr, string) (string, error) // of nodes started from now on
 }
 
 // node is one server, its client, and its own connection to the store.
@@ -105,7 +108,7 @@ func (c *cluster) start(name string, more ...net.Listener) *node {
 	n.mirror = inventory.NewMirror(n.store, keys, logger)
 	journal := inventory.NewJournal(n.store, n.store, keys, logger)
 	s, err := server.New(server.Options{
-		Cluster: "test", Node: name, Store: n.store, Leaser: n.store, Keys: keys, Mirror: n.mirror, Journal: journal, Local: n.local, Logger: logger,
+		Cluster: "test", Node: name, Store: n.store, Leaser: n.store, Keys: keys, Mirror: n.mirror, Journal: journal, Local: n.local, Logger: logger, Target: c.target,
 		CallTimeout: time.Second, ReloadTimeout: 2 * time.Second, ShutdownTimeout: 2 * time.Second,
 	})
 	if err != nil {

@@ -16,7 +16,8 @@ import (
 	pb "github.com/doproxy/doproxy/proto/doproxy/v1"
 )
 
-// This file is the only one that turns records into messages and back.
+// This file and convert_cluster.go are the only ones that turn records into
+// messages and back.
 
 // PoolFromProto is what a message wants of a pool: the spec and the number
 // desired. It takes the message as it is; ValidatePool says what is wrong with it.
@@ -111,6 +112,9 @@ func PoolToProto(p *inventory.Pool, droplets []*inventory.Droplet) *pb.Pool {
 	m.RetryTime = timestamp(p.RetryAt)
 	m.Etag = PoolETag(p)
 	m.CreateTime = timestamp(p.Created)
+	m.Failures = int32(p.Failures)
+	m.StopTime = timestamp(p.Stopped)
+	m.RewoundTime = timestamp(p.Rewound)
 	return m
 }
 
@@ -200,24 +204,6 @@ func nodesPast(d *inventory.Droplet, nodes []*inventory.Node) int {
 		}
 	}
 	return n
-}
-
-// NodeToProto is a node's report; leader is the name of the node that leads.
-func NodeToProto(n *inventory.Node, leader string) *pb.Node {
-	return &pb.Node{
-		Name:             NodeName(n.Name),
-		Version:          n.Version,
-		Leader:           n.Name == leader,
-		StartTime:        timestamp(n.Started),
-		AppliedRevision:  int64(n.Applied),
-		Haproxy:          n.HAProxy,
-		HaproxyVersion:   n.HAProxyVersion,
-		HaproxyPid:       int32(n.HAProxyPID),
-		HaproxyStartTime: timestamp(n.HAProxySince),
-		Reloads:          n.Reloads,
-		Error:            n.Error,
-		Addresses:        n.HTTP,
-	}
 }
 
 // EventToProto is an event. Pool, droplet and node are bare names in it.

@@ -24,6 +24,8 @@ type creation struct {
 	// Behind is how many droplets were wanted before and not yet recorded: the
 	// first of those ordinals are theirs.
 	Behind int `json:"behind"`
+
+	forecast *pb.Forecast // of a dry run
 }
 
 // CreateDroplets implements pb.DropletServiceServer.
@@ -39,20 +41,24 @@ func (s *Server) CreateDroplets(req *pb.CreateDropletsRequest, stream grpc.Serve
 	}
 	var planned *pb.Pool
 	out, err := change(ctx, s, w, func(st *inventory.State) (d decision[creation], err error) {
-		p, err := thePool(st, req.GetParent())
+		p, err := s.thePool(st, req.GetParent())
 		if err != nil {
 			return d, err
 		}
-		next, err := want(p, int64(p.Desired)+int64(req.GetCount()))
+		next, err := want(st, p, int64(p.Desired)+int64(req.GetCount()))
 		if err != nil {
 			return d, err
 		}
+		tryAgain(next)
 		s.putPool(&d.txn, p, next)
 		d.answer = creation{Pool: p.Name, Prefix: p.HostnamePrefix, Count: int(req.GetCount()), Desired: next.Desired,
 			First: p.NextOrdinal, Behind: max(0, p.Desired-present(st, p))}
 		d.event = &inventory.Event{Type: "droplets.create_requested", Pool: p.Name,
 			Message: fmt.Sprintf("%d more asked for; wanted: %d → %d", req.GetCount(), p.Desired, next.Desired)}
 		planned = PoolToProto(next, st.PoolDroplets(p.Name))
+		if w.dry {
+			d.answer.forecast = forecast(st, next)
+		}
 		return d, nil
 	})
 	if err != nil {
@@ -63,7 +69,8 @@ func (s *Server) CreateDroplets(req *pb.CreateDropletsRequest, stream grpc.Serve
 	st, reached := s.await(ctx, out.revision)
 	if !reached || w.dry {
 		f.last = &pb.Progress{Pool: planned, Total: req.GetCount(), NodesLive: int32(len(st.Nodes)), Reason: holdup(st, nil)}
-		if err := send(f.last); err != nil || w.dry {
+		first := &pb.CreateDropletsResponse{Progress: f.last, Forecast: f.forecast}
+		if err := stream.Send(first); err != nil || w.dry {
 			return err
 		}
 	}
@@ -132,6 +139,9 @@ func (f *createFollower) progress(st *inventory.State) (*pb.Progress, error) {
 		}
 	}
 	m.Droplets = append(m.Droplets, f.failed...)
+	if m.Reason == "" && !full {
+		m.Reason = conditionOf(st, p.Name)
+	}
 	if m.Reason == "" && m.Requested > m.Serving {
 		m.Reason = laggard(nodes)
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -18,6 +19,8 @@ const maxDelete = 100
 // deletion is what a delete put on record.
 type deletion struct {
 	Droplets []doomed `json:"droplets"`
+
+	forecast *pb.Forecast // of a dry run
 }
 
 type doomed struct {
@@ -39,7 +42,7 @@ func (s *Server) DeleteDroplets(req *pb.DeleteDropletsRequest, stream grpc.Serve
 		dry:       req.GetValidateOnly(),
 	}
 	out, err := change(ctx, s, w, func(st *inventory.State) (decision[deletion], error) {
-		return s.decideDelete(st, refs, req.GetEtag())
+		return s.decideDelete(st, refs, req.GetEtag(), w.dry)
 	})
 	if err != nil {
 		return err
@@ -53,7 +56,8 @@ func (s *Server) DeleteDroplets(req *pb.DeleteDropletsRequest, stream grpc.Serve
 	if !reached || w.dry {
 		f.last = f.progress(st)
 		f.last.Done = false
-		if err := send(f.last); err != nil || w.dry {
+		first := &pb.DeleteDropletsResponse{Progress: f.last, Forecast: f.forecast}
+		if err := stream.Send(first); err != nil || w.dry {
 			return err
 		}
 	}
@@ -98,7 +102,7 @@ func parseDoomed(names []string) ([]dropletRef, error) {
 // decideDelete takes away all that are named, or none. One that leaves already
 // is followed, but what is wanted was lowered for it before, or its place is to
 // be filled again: it does not count a second time.
-func (s *Server) decideDelete(st *inventory.State, refs []dropletRef, etag string) (d decision[deletion], err error) {
+func (s *Server) decideDelete(st *inventory.State, refs []dropletRef, etag string, dry bool) (d decision[deletion], err error) {
 	if have := st.ETag(); etag != "" && etag != have {
 		return d, inventoryChanged(have)
 	}
@@ -118,9 +122,9 @@ func (s *Server) decideDelete(st *inventory.State, refs []dropletRef, etag strin
 		named[drop.Name] = true
 		d.answer.Droplets = append(d.answer.Droplets, doomed{drop.Pool, drop.Name, drop.ID})
 		d.txn.Guards = append(d.txn.Guards, inventory.Guard{Key: s.keys.Droplet(drop.Pool, drop.Name), Mod: drop.Mod})
-		p := st.Pools[drop.Pool]
-		if p == nil {
-			return d, poolNotFound(drop.Pool)
+		p, err := s.poolToChange(st, drop.Pool, "")
+		if err != nil {
+			return d, err
 		}
 		if drop.Phase.Leaving() || slices.Contains(p.Remove, drop.Name) {
 			continue
@@ -133,12 +137,16 @@ func (s *Server) decideDelete(st *inventory.State, refs []dropletRef, etag strin
 	var told []string
 	for _, name := range sortedKeys(taken) {
 		p := st.Pools[name]
-		if next[name], err = want(p, int64(p.Desired-len(taken[name]))); err != nil {
+		if next[name], err = want(st, p, int64(p.Desired-len(taken[name]))); err != nil {
 			return d, err
 		}
 		next[name].Remove = slices.Sorted(slices.Values(append(slices.Clone(p.Remove), taken[name]...)))
+		letGo(st, next[name])
 		s.putPool(&d.txn, p, next[name])
 		told = append(told, fmt.Sprintf("%s; wanted of %s: %d → %d", strings.Join(taken[name], ", "), name, p.Desired, next[name].Desired))
+	}
+	if dry {
+		d.answer.forecast = forecast(st, slices.Collect(maps.Values(next))...)
 	}
 	d.event = &inventory.Event{Type: "droplets.delete_requested", Message: "asked away: " + strings.Join(told, "; ")}
 	if len(taken) == 1 {
@@ -189,6 +197,9 @@ func (f *deleteFollower) progress(st *inventory.State) *pb.Progress {
 	m.Done = m.Deleted == m.Total
 	if !m.Done {
 		m.Reason = holdup(st, nil)
+		if m.Reason == "" && pool != nil && m.Draining < m.Total {
+			m.Reason = conditionOf(st, pool.Name)
+		}
 	}
 	return m
 }

@@ -91,13 +91,18 @@ func find(st *inventory.State, ref dropletRef) *inventory.Droplet {
 }
 
 // thePool is the one that parent names, or the only one.
-func thePool(st *inventory.State, parent string) (*inventory.Pool, error) {
+func (s *Server) thePool(st *inventory.State, parent string) (*inventory.Pool, error) {
 	if parent != "" {
 		name, err := parsePool("parent", parent)
 		if err != nil {
 			return nil, err
 		}
-		return poolToChange(st, name, "")
+		return s.poolToChange(st, name, "")
+	}
+	for _, key := range sortedKeys(st.Unreadable) {
+		if name, isPool := strings.CutPrefix(key, s.keys.Pool("")); isPool && st.Pools[name] == nil {
+			return nil, unreadable(key, st.Unreadable[key]) // it may be the one that is meant
+		}
 	}
 	switch names := sortedKeys(st.Pools); len(names) {
 	case 0:
@@ -122,7 +127,7 @@ func (s *Server) ImportDroplets(ctx context.Context, req *pb.ImportDropletsReque
 	}
 	w := wish{target: "import into " + or(req.GetParent(), "the only pool"), dry: req.GetValidateOnly()}
 	out, err := change(ctx, s, w, func(st *inventory.State) (d decision[*pb.ImportDropletsResponse], err error) {
-		p, err := thePool(st, req.GetParent())
+		p, err := s.thePool(st, req.GetParent())
 		if err != nil {
 			return d, err
 		}
@@ -130,7 +135,7 @@ func (s *Server) ImportDroplets(ctx context.Context, req *pb.ImportDropletsReque
 		if err != nil {
 			return d, err
 		}
-		next, err := want(p, int64(p.Desired)+int64(len(adding)))
+		next, err := want(st, p, int64(p.Desired)+int64(len(adding)))
 		if err != nil && len(adding) > 0 {
 			return d, err
 		} else if len(adding) == 0 {
@@ -140,6 +145,12 @@ func (s *Server) ImportDroplets(ctx context.Context, req *pb.ImportDropletsReque
 		}
 		s.putPool(&d.txn, p, next)
 		d.answer = &pb.ImportDropletsResponse{Pool: PoolToProto(next, st.PoolDroplets(p.Name)), Importing: adding}
+		if w.dry {
+			d.answer.Forecast = forecast(st, next)
+			if len(adding) > 0 {
+				d.answer.Forecast.Holds = append(d.answer.Forecast.Holds, "what the imported droplets cost is not known before they are in the inventory")
+			}
+		}
 		d.event = &inventory.Event{Type: "droplets.import_requested", Pool: p.Name,
 			Message: fmt.Sprintf("import of %d droplets asked for %v; wanted: %d → %d", len(adding), adding, p.Desired, next.Desired)}
 		return d, nil

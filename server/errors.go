@@ -31,12 +31,23 @@ const (
 	ReasonPoolChanged       = "POOL_CHANGED"        // ABORTED: the pool's etag is no longer the one given
 	ReasonInventoryChanged  = "INVENTORY_CHANGED"   // ABORTED: the inventory's etag is no longer the one given
 	ReasonContended         = "CONTENDED"           // ABORTED: others changed the same thing again and again; nothing was done
-	ReasonOverridden        = "OVERRIDDEN"          // ABORTED: while a create was followed, others lowered what is wanted
+	ReasonOverridden        = "OVERRIDDEN"          // ABORTED: while a request was followed, others asked for something else
 	ReasonStoreUnavailable  = "STORE_UNAVAILABLE"   // UNAVAILABLE: the store does not answer; nothing was done
 	ReasonOutcomeUnknown    = "OUTCOME_UNKNOWN"     // UNAVAILABLE: the store did not answer; the change may have been made
 	ReasonNodeBehind        = "NODE_BEHIND"         // UNAVAILABLE: this node's copy lags behind the store; nothing was done
 	ReasonShuttingDown      = "SHUTTING_DOWN"       // UNAVAILABLE: this node ends; what was asked goes on; ask another node
 	ReasonInventoryNotReady = "INVENTORY_NOT_READY" // UNAVAILABLE: this node has no copy of the inventory yet
+	ReasonSettingsChanged   = "SETTINGS_CHANGED"    // ABORTED: the settings' etag is no longer the one given
+	ReasonRecordUnreadable  = "RECORD_UNREADABLE"   // FAILED_PRECONDITION: a record that the change needs cannot be read, and was set aside
+	ReasonNodeNotFound      = "NODE_NOT_FOUND"      // NOT_FOUND: the cluster knows no such node
+	ReasonLastNode          = "LAST_NODE"           // FAILED_PRECONDITION: no other node serves
+	ReasonNodeAlive         = "NODE_ALIVE"          // FAILED_PRECONDITION: only a node that is silent can be forgotten
+	ReasonNodeUnfit         = "NODE_UNFIT"          // FAILED_PRECONDITION: the node cannot hold the address, or none can
+	ReasonReservedIPUnknown = "RESERVED_IP_UNKNOWN" // NOT_FOUND: the settings have no such address
+	ReasonPaused            = "PAUSED"              // FAILED_PRECONDITION: every change at the cloud is stopped
+	ReasonNothingHeld       = "NOTHING_HELD"        // FAILED_PRECONDITION: the wipe guard holds nothing
+	ReasonNotHeld           = "NOT_HELD"            // FAILED_PRECONDITION: it does not hold one of those named
+	ReasonNotEmpty          = "NOT_EMPTY"           // FAILED_PRECONDITION: the store holds an inventory
 	ReasonRenderFailed      = "RENDER_FAILED"       // FAILED_PRECONDITION: there is no valid configuration to show
 	ReasonInternal          = "INTERNAL"            // INTERNAL: a bug; the node's log has more
 )
@@ -56,6 +67,12 @@ type problem struct {
 
 func (p *problem) Error() string { return p.message }
 func (p *problem) Unwrap() error { return p.cause }
+
+// isProblem says whether an error is one of this reason.
+func isProblem(err error, reason string) bool {
+	var p *problem
+	return errors.As(err, &p) && p.reason == reason
+}
 
 // GRPCStatus is what package status makes of the error.
 func (p *problem) GRPCStatus() *status.Status {
@@ -176,6 +193,99 @@ func overridden(pool string, desired int) error {
 	return &problem{code: codes.Aborted, reason: ReasonOverridden,
 		message:  fmt.Sprintf("what is wanted of pool %s was lowered to %d meanwhile: not all that this call asked for will come to be", pool, desired),
 		metadata: map[string]string{"pool": pool, "desired": fmt.Sprint(desired)}}
+}
+
+func settingsChanged(want, have string) error {
+	return &problem{code: codes.Aborted, reason: ReasonSettingsChanged,
+		message:  fmt.Sprintf("the settings changed since etag %s was read: get them again and decide anew; nothing was changed", describe(want)),
+		metadata: map[string]string{"etag": have}}
+}
+
+// unreadable is for a change to a record that was set aside.
+func unreadable(key, why string) error {
+	return &problem{code: codes.FailedPrecondition, reason: ReasonRecordUnreadable, subject: key,
+		message: fmt.Sprintf("the record %s cannot be read, and what it says is not known: %s; nothing was changed: mend or delete it with etcdctl, "+
+			"or install the newer doproxy that wrote it", key, strings.TrimPrefix(why, key+": ")),
+		metadata: map[string]string{"key": key, "error": why}}
+}
+
+func nodeNotFound(node string, known []string) error {
+	return &problem{code: codes.NotFound, reason: ReasonNodeNotFound,
+		message:  fmt.Sprintf("there is no node %q: the cluster knows %s", node, or(strings.Join(known, ", "), "none")),
+		metadata: map[string]string{"node": node}}
+}
+
+func lastNode(node string) error {
+	return &problem{code: codes.FailedPrecondition, reason: ReasonLastNode, subject: NodeName(node),
+		message:  fmt.Sprintf("no node but %s serves: without it no client is served; put another one back first (doproxy node undrain)", node),
+		metadata: map[string]string{"node": node}}
+}
+
+func nodeAlive(node string) error {
+	return &problem{code: codes.FailedPrecondition, reason: ReasonNodeAlive, subject: NodeName(node),
+		message:  fmt.Sprintf("node %s is alive: stop its agent first, or drain it (doproxy node drain %s)", node, node),
+		metadata: map[string]string{"node": node}}
+}
+
+// nodeUnfit says why an address cannot go to a node; node may be empty for any.
+func nodeUnfit(node, why string) error {
+	subject := "nodes"
+	if node != "" {
+		subject = NodeName(node)
+	}
+	return &problem{code: codes.FailedPrecondition, reason: ReasonNodeUnfit, subject: subject, message: why + "; nothing was changed",
+		metadata: map[string]string{"node": node}}
+}
+
+func reservedIPUnknown(address string, known []string) error {
+	return &problem{code: codes.NotFound, reason: ReasonReservedIPUnknown,
+		message: fmt.Sprintf("%s is not among ingress.reserved_ips, which has %s: add it there (doproxy apply) for doproxy to move it",
+			address, or(strings.Join(known, ", "), "none")),
+		metadata: map[string]string{"address": address}}
+}
+
+func paused(p *inventory.Pause) error {
+	return &problem{code: codes.FailedPrecondition, reason: ReasonPaused, subject: "pause",
+		message: pausedText(p) + ": end the pause first (doproxy resume); nothing was changed"}
+}
+
+func nothingHeld(pool string) error {
+	subject, of := "pools", ""
+	if pool != "" {
+		subject, of = PoolName(pool), " of pool "+pool
+	}
+	return &problem{code: codes.FailedPrecondition, reason: ReasonNothingHeld, subject: subject,
+		message: "the wipe guard holds nothing" + of + ": there is nothing to confirm (doproxy status shows what it holds)"}
+}
+
+func notHeld(names, held []string) error {
+	return &problem{code: codes.FailedPrecondition, reason: ReasonNotHeld, subject: strings.Join(names, " "),
+		message: fmt.Sprintf("the wipe guard does not hold %s: it holds %s; nothing was changed",
+			strings.Join(names, ", "), enumerate(held)),
+		metadata: map[string]string{"droplets": strings.Join(names, " ")}}
+}
+
+func notEmpty(what string) error {
+	return &problem{code: codes.FailedPrecondition, reason: ReasonNotEmpty, subject: "meta",
+		message: "the store is not empty: it holds " + what + "; only a store that lost its inventory is rebuilt; nothing was changed"}
+}
+
+func undrained(node string) error {
+	return &problem{code: codes.Aborted, reason: ReasonOverridden,
+		message:  fmt.Sprintf("node %s was put back into service meanwhile: its drain is over", node),
+		metadata: map[string]string{"node": node}}
+}
+
+// notMoved is for a failover that was given up, or replaced by another.
+func notMoved(address, to string, a *inventory.Assignment) error {
+	message := fmt.Sprintf("reserved IP %s did not go to %s: it is with %s", address, to, or(a.Node, "no node"))
+	switch {
+	case a.Want != "":
+		message += ", and somebody else asked for " + nodeOrAny(a.Want)
+	case a.Error != "":
+		message += ": " + a.Error
+	}
+	return &problem{code: codes.Aborted, reason: ReasonOverridden, message: message, metadata: map[string]string{"address": address, "node": a.Node}}
 }
 
 var (

@@ -15,18 +15,35 @@ const streamPause = 50 * time.Millisecond
 // follow calls each with the state as it is and then as it changes, until each
 // says that it is done or fails, ctx ends, or the node shuts down.
 func (s *Server) follow(ctx context.Context, each func(*inventory.State) (done bool, err error)) error {
+	return s.followUntil(ctx, func(st *inventory.State) (time.Time, bool, error) {
+		done, err := each(st)
+		return time.Time{}, done, err
+	})
+}
+
+// followUntil calls each also at the moment that it named last, if it named one.
+func (s *Server) followUntil(ctx context.Context, each func(*inventory.State) (next time.Time, done bool, err error)) error {
 	wake, cancel := s.mirror.Subscribe()
 	defer cancel()
+	alarm := time.NewTimer(0)
+	defer alarm.Stop()
+	alarm.Stop()
 	for {
 		select {
 		case <-wake:
+		case <-alarm.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-s.stopping:
 			return errShuttingDown
 		}
-		if done, err := each(s.mirror.State()); done || err != nil {
+		next, done, err := each(s.mirror.State())
+		if done || err != nil {
 			return err
+		}
+		alarm.Stop()
+		if !next.IsZero() {
+			alarm.Reset(time.Until(next))
 		}
 		rest := time.NewTimer(streamPause)
 		select {
@@ -55,8 +72,22 @@ func holdup(st *inventory.State, p *inventory.Pool) string {
 		return "this node is out of touch with the store, and shows what it knew last: " + st.Err.Error()
 	case st.Leader.Name == "":
 		return "no node leads at the moment: an election takes some seconds"
+	case st.Pause != nil:
+		return pausedText(st.Pause) + ": it ends with doproxy resume"
 	case p != nil && p.Reason != "":
 		return p.Reason
+	}
+	return ""
+}
+
+// conditionOf is the first thing that the leader says holds the pool up.
+func conditionOf(st *inventory.State, pool string) string {
+	if st.Report != nil {
+		for _, c := range st.Report.Conditions {
+			if c.Pool == pool {
+				return c.Message
+			}
+		}
 	}
 	return ""
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -18,6 +19,30 @@ func DropletName(pool, hostname string) string { return "pools/" + pool + "/drop
 
 // NodeName is the resource name of a node: "nodes/lb1".
 func NodeName(node string) string { return "nodes/" + node }
+
+// ReservedIPName is the resource name of a reserved IP: "reservedIps/203.0.113.7".
+func ReservedIPName(a netip.Addr) string { return "reservedIps/" + a.String() }
+
+// parseNode reads "nodes/{node}" from the request's field.
+func parseNode(field, name string) (string, error) {
+	node, ok := strings.CutPrefix(name, "nodes/")
+	switch {
+	case name == "":
+		return "", invalid(field, name, `is missing: write "nodes/" and the node's name, such as nodes/lb-1`)
+	case !ok || inventory.ValidName(node) != nil:
+		return "", invalid(field, name, `must be "nodes/" and a name of 1 to 40 of a-z, 0-9 and inner hyphens`)
+	}
+	return node, nil
+}
+
+// parseReservedIP reads "reservedIps/{address}" or an address.
+func parseReservedIP(field, name string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(strings.TrimPrefix(name, "reservedIps/"))
+	if err != nil || a.Zone() != "" {
+		return a, invalid(field, name, "must be a reserved IP, such as 203.0.113.7 or reservedIps/203.0.113.7")
+	}
+	return a.Unmap(), nil
+}
 
 // parsePool reads "pools/{pool}" from the request's field.
 func parsePool(field, name string) (string, error) {
@@ -84,6 +109,15 @@ func parseDroplet(field, name string, short bool) (dropletRef, error) {
 		return ref, invalid(field, name, mend)
 	}
 	return ref, nil
+}
+
+// enumerate writes names for people, the first ones if there are many.
+func enumerate(names []string) string {
+	const most = 50
+	if over := len(names) - most; over > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), over)
+	}
+	return strings.Join(names, ", ")
 }
 
 func printable(s string) bool {

@@ -84,14 +84,22 @@ func (s *Server) reloadAll(ctx context.Context) (*pb.ReloadResponse, error) {
 	return resp, nil
 }
 
-// orderReload writes an id that sorts after all before it, so that a node which
-// reports a later one has seen to this one too.
+// orderReload asks all nodes for a reload.
 func (s *Server) orderReload(ctx context.Context) (id string, rev inventory.Revision, err error) {
+	return s.order(ctx, s.keys.Reload(), "ordering a reload", func(_ inventory.KV, id string, now time.Time) inventory.Op {
+		return inventory.PutReload(s.keys, id, now)
+	})
+}
+
+// order writes a record with an id that sorts after all before it, so that who
+// reports a later one has seen to this one too. put makes it; before is the one
+// that it replaces.
+func (s *Server) order(ctx context.Context, key, what string, put func(before inventory.KV, id string, now time.Time) inventory.Op) (id string, rev inventory.Revision, err error) {
 	if st := s.mirror.State(); errors.Is(st.Err, inventory.ErrWiped) {
 		return "", 0, fmt.Errorf("%w: %w", inventory.ErrUnavailable, st.Err)
 	}
 	for range maxTries {
-		kv, err := s.get(ctx, s.keys.Reload())
+		kv, err := s.get(ctx, key)
 		if err != nil {
 			return "", 0, err
 		}
@@ -103,7 +111,7 @@ func (s *Server) orderReload(ctx context.Context) (id string, rev inventory.Revi
 		now := time.Now().UTC().Truncate(time.Millisecond)
 		id := laterID(before.ID, now)
 		var txn inventory.Txn
-		txn.Add(inventory.Guard{Key: kv.Key, Mod: kv.Mod}, inventory.PutReload(s.keys, id, now))
+		txn.Add(inventory.Guard{Key: kv.Key, Mod: kv.Mod}, put(kv, id, now))
 		rev, err := s.commit(ctx, txn)
 		if err == nil {
 			return id, rev, nil
@@ -111,7 +119,7 @@ func (s *Server) orderReload(ctx context.Context) (id string, rev inventory.Revi
 			return "", 0, uncommitted(err, "")
 		}
 	}
-	return "", 0, fmt.Errorf("ordering a reload: %w", inventory.ErrConflict)
+	return "", 0, fmt.Errorf("%s: %w", what, inventory.ErrConflict)
 }
 
 // laterID is a ULID of now, or of just after the one before where the clock of

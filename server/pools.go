@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -23,9 +24,9 @@ func (s *Server) GetPool(_ context.Context, req *pb.GetPoolRequest) (*pb.GetPool
 	if err != nil {
 		return nil, err
 	}
-	p := st.Pools[name]
-	if p == nil {
-		return nil, poolNotFound(name)
+	p, err := s.poolToChange(st, name, "")
+	if err != nil {
+		return nil, err
 	}
 	return &pb.GetPoolResponse{Pool: PoolToProto(p, st.PoolDroplets(name))}, nil
 }
@@ -64,7 +65,7 @@ func (s *Server) ScalePool(ctx context.Context, req *pb.ScalePoolRequest) (*pb.S
 	}
 	w := wish{requestID: req.GetRequestId(), target: "scale " + name + " " + target, dry: req.GetValidateOnly()}
 	out, err := change(ctx, s, w, func(st *inventory.State) (d decision[scaled], err error) {
-		p, err := poolToChange(st, name, req.GetEtag())
+		p, err := s.poolToChange(st, name, req.GetEtag())
 		if err != nil {
 			return d, err
 		}
@@ -72,24 +73,31 @@ func (s *Server) ScalePool(ctx context.Context, req *pb.ScalePoolRequest) (*pb.S
 		if t, ok := req.GetTarget().(*pb.ScalePoolRequest_Delta); ok {
 			desired = int64(p.Desired) + int64(t.Delta)
 		}
-		next, err := want(p, desired)
+		next, err := want(st, p, desired)
 		if err != nil {
 			return d, err
 		}
+		tryAgain(next)
+		next.Rewound = time.Time{}
 		s.putPool(&d.txn, p, next)
 		d.answer = scaled{Previous: p.Desired, Pool: message{PoolToProto(next, st.PoolDroplets(name))}}
+		if w.dry {
+			d.answer.forecast = forecast(st, next)
+		}
 		d.event = &inventory.Event{Type: "pool.scaled", Pool: name, Message: fmt.Sprintf("wanted: %d → %d, by request", p.Desired, next.Desired)}
 		return d, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &pb.ScalePoolResponse{Pool: out.answer.Pool.Pool, PreviousDesired: int32(out.answer.Previous)}, nil
+	return &pb.ScalePoolResponse{Pool: out.answer.Pool.Pool, PreviousDesired: int32(out.answer.Previous), Forecast: out.answer.forecast}, nil
 }
 
 type scaled struct {
 	Previous int     `json:"previous"`
 	Pool     message `json:"pool"`
+
+	forecast *pb.Forecast // of a dry run
 }
 
 // message is a pb.Pool that is kept in a request's record.
@@ -103,9 +111,12 @@ func (m *message) UnmarshalJSON(b []byte) error {
 }
 
 // poolToChange finds the pool, which must still have the etag if one is given.
-func poolToChange(st *inventory.State, name, etag string) (*inventory.Pool, error) {
+func (s *Server) poolToChange(st *inventory.State, name, etag string) (*inventory.Pool, error) {
 	p := st.Pools[name]
 	if p == nil {
+		if why, bad := st.Unreadable[s.keys.Pool(name)]; bad {
+			return nil, unreadable(s.keys.Pool(name), why)
+		}
 		return nil, poolNotFound(name)
 	}
 	if have := PoolETag(p); etag != "" && etag != have {
@@ -115,21 +126,39 @@ func poolToChange(st *inventory.State, name, etag string) (*inventory.Pool, erro
 }
 
 // want is a copy of the pool that wants n droplets.
-func want(p *inventory.Pool, n int64) (*inventory.Pool, error) {
+func want(st *inventory.State, p *inventory.Pool, n int64) (*inventory.Pool, error) {
 	if n < int64(p.Min) || n > int64(p.Max) {
 		return nil, outOfBounds(p, n)
 	}
 	next := *p
 	next.Desired = int(n)
+	letGo(st, &next)
 	return &next, nil
 }
 
-// putPool writes next in place of p. If nothing is wanted otherwise, it only
-// makes sure that p is still what there is.
+// letGo notes that a request asked for as many droplets as the pool now wants:
+// the surplus may go. What is asked away by name was asked for by name.
+func letGo(st *inventory.State, next *inventory.Pool) {
+	staying := 0
+	for _, d := range st.PoolDroplets(next.Name) {
+		if !d.Phase.Leaving() && !slices.Contains(next.Remove, d.Name) {
+			staying++
+		}
+	}
+	next.Release = max(0, staying-next.Desired)
+}
+
+// tryAgain lets a pool that is held back after failures create at once.
+func tryAgain(next *inventory.Pool) {
+	next.Stopped, next.Failures, next.RetryAt, next.Reason = time.Time{}, 0, time.Time{}, ""
+}
+
+// putPool writes next in place of p. If nothing differs, it only makes sure that
+// p is still what there is.
 func (s *Server) putPool(txn *inventory.Txn, p, next *inventory.Pool) {
 	guard, op := inventory.PutPool(s.keys, next)
 	txn.Guards = append(txn.Guards, guard)
-	if PoolETag(p) != PoolETag(next) {
+	if !reflect.DeepEqual(p, next) {
 		txn.Ops = append(txn.Ops, op)
 	}
 }
@@ -163,6 +192,9 @@ func (s *Server) ApplyPool(ctx context.Context, req *pb.ApplyPoolRequest) (*pb.A
 			before, verb = SpecToProto(p.PoolSpec, p.Desired), "changed"
 		}
 		resp.Changes = changes(before, SpecToProto(next.PoolSpec, next.Desired))
+		if w.dry {
+			resp.Forecast = forecast(st, next)
+		}
 		d.answer = resp
 		d.event = &inventory.Event{Type: "pool.applied", Pool: spec.Name, Message: "pool " + verb + ": " + summary(resp.Changes)}
 		return d, nil
@@ -185,7 +217,7 @@ func summary(changes []*pb.FieldChange) string {
 }
 
 func (s *Server) changedPool(st *inventory.State, p *inventory.Pool, spec inventory.PoolSpec, desired int, etag string, txn *inventory.Txn) (*inventory.Pool, error) {
-	if _, err := poolToChange(st, p.Name, etag); err != nil {
+	if _, err := s.poolToChange(st, p.Name, etag); err != nil {
 		return nil, err
 	}
 	spec.HostnamePrefix = or(spec.HostnamePrefix, p.HostnamePrefix)
@@ -197,12 +229,19 @@ func (s *Server) changedPool(st *inventory.State, p *inventory.Pool, spec invent
 		return nil, err
 	}
 	next := *p
-	if !reflect.DeepEqual(spec.Template, p.Template) {
-		// What the cloud refused was another template: this one is tried at once.
-		next.Failures, next.RetryAt, next.Reason = 0, time.Time{}, ""
-	}
 	next.PoolSpec = spec
 	next.Desired = min(max(or(desired, p.Desired), spec.Min), spec.Max)
+	if next.Desired != p.Desired || !reflect.DeepEqual(spec, p.PoolSpec) {
+		// What failed was something else: this is tried at once. The same again is
+		// not, or what applies a file over and over would undo every stop.
+		tryAgain(&next)
+	}
+	if desired != 0 {
+		next.Rewound = time.Time{}
+	}
+	if desired != 0 || next.Desired != p.Desired {
+		letGo(st, &next)
+	}
 	s.putPool(txn, p, &next)
 	return &next, nil
 }
@@ -280,7 +319,7 @@ func (s *Server) DeletePool(ctx context.Context, req *pb.DeletePoolRequest) (*pb
 	}
 	w := wish{target: "delete pool " + name, dry: req.GetValidateOnly()}
 	_, err = change(ctx, s, w, func(st *inventory.State) (d decision[struct{}], err error) {
-		p, err := poolToChange(st, name, req.GetEtag())
+		p, err := s.poolToChange(st, name, req.GetEtag())
 		if err != nil {
 			return d, err
 		}

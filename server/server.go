@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -43,7 +44,7 @@ type Local interface {
 	Reloads() int64
 }
 
-// Options are a server's dependencies. All are needed but the durations.
+// Options are a server's dependencies. All are needed but Target and the durations.
 type Options struct {
 	Cluster string // name of the cluster
 	Node    string // name of this node
@@ -55,9 +56,14 @@ type Options struct {
 	Local   Local
 	Logger  *slog.Logger
 
+	// Target, if not nil, tells which node an address would go to if an operator
+	// asked for it: to, or any other than now if that is inventory.AnyNode. Its
+	// error says for people why none can have it. It does not block.
+	Target func(st *inventory.State, address netip.Addr, to string) (node string, err error)
+
 	// CallTimeout bounds each call to the store. Zero is 5 s.
 	CallTimeout time.Duration
-	// ReloadTimeout bounds a reload, also one of all nodes. Zero is 60 s.
+	// ReloadTimeout bounds a reload, also one of all nodes, and a verify. Zero is 60 s.
 	ReloadTimeout time.Duration
 	// ShutdownTimeout is how long calls may end by themselves. Zero is 10 s.
 	ShutdownTimeout time.Duration
@@ -103,6 +109,7 @@ type Server struct {
 	journal       Journal
 	local         Local
 	logger        *slog.Logger
+	target        func(*inventory.State, netip.Addr, string) (string, error) // may be nil
 
 	callTimeout, reloadTimeout, shutdownTimeout time.Duration
 
@@ -117,7 +124,7 @@ func New(o Options) (*Server, error) {
 	}
 	return &Server{
 		cluster: o.Cluster, node: o.Node,
-		store: o.Store, leaser: o.Leaser, keys: o.Keys, mirror: o.Mirror, journal: o.Journal, local: o.Local, logger: o.Logger,
+		store: o.Store, leaser: o.Leaser, keys: o.Keys, mirror: o.Mirror, journal: o.Journal, local: o.Local, logger: o.Logger, target: o.Target,
 		callTimeout:     or(o.CallTimeout, 5*time.Second),
 		reloadTimeout:   or(o.ReloadTimeout, 60*time.Second),
 		shutdownTimeout: or(o.ShutdownTimeout, 10*time.Second),

@@ -1,8 +1,9 @@
-// Package digitalocean is cloud.Droplets on DigitalOcean's API v2, through godo.
+// Package digitalocean is cloud.Droplets, cloud.ReservedIPs, cloud.DNS and
+// cloud.Prices on DigitalOcean's API v2, through godo.
 //
 // godo's own retrying is left off: it sends a create again whose outcome is
-// unknown. Every method sends each of its requests once. Only List may read its
-// pages again, when the list changed under it.
+// unknown. Every method sends each of its requests once. Only those that list
+// may read their pages again, when the list changed under them.
 package digitalocean
 
 import (
@@ -37,6 +38,10 @@ type Options struct {
 	UserAgent string
 	// Transport sends the requests; default a clone of http.DefaultTransport.
 	Transport http.RoundTripper
+	// Budget is told of each request sent and of what each answer says of the
+	// request limit; nil keeps none. It never holds a request back: who calls
+	// looks at it first.
+	Budget *cloud.Budget
 }
 
 // Validate names what is missing or cannot be.
@@ -62,7 +67,7 @@ func StaticToken(token string) func() (string, error) {
 	return func() (string, error) { return token, nil }
 }
 
-// Client is cloud.Droplets for one cluster. It is safe for concurrent use.
+// Client calls the API for one cluster. It is safe for concurrent use.
 type Client struct {
 	api     *godo.Client
 	cluster string // its tag
@@ -71,7 +76,12 @@ type Client struct {
 	limits Limits
 }
 
-var _ cloud.Droplets = (*Client)(nil)
+var (
+	_ cloud.Droplets    = (*Client)(nil)
+	_ cloud.ReservedIPs = (*Client)(nil)
+	_ cloud.DNS         = (*Client)(nil)
+	_ cloud.Prices      = (*Client)(nil)
+)
 
 // Limits is the account's request limit as the API last told it; zero before.
 type Limits struct {
@@ -103,7 +113,7 @@ func New(o Options) (*Client, error) {
 	}
 	c := &Client{cluster: clusterTag(o.Cluster)}
 	client := &http.Client{
-		Transport: &transport{next: next, token: o.Token, seen: c.seen},
+		Transport: &transport{next: next, token: o.Token, seen: c.seen, budget: o.Budget},
 		// The API does not redirect, and the token must not go elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

@@ -81,52 +81,22 @@ func (c *Client) createRequest(req cloud.CreateRequest) (*godo.DropletMultiCreat
 	return body, nil
 }
 
-// A list of more than a page is read again when droplets came or went meanwhile.
-const (
-	perPage      = 200 // the API's most
-	listAttempts = 3
-)
-
-var errMoved = errors.New("the list changed while its pages were read")
-
 // List returns every droplet with the cluster's tag, or an error.
 func (c *Client) List(ctx context.Context) ([]cloud.Droplet, error) {
-	for attempt := 1; ; attempt++ {
-		all, err := c.list(ctx)
-		if err == nil || attempt == listAttempts || !errors.Is(err, errMoved) {
-			return all, err
-		}
+	read := func(ctx context.Context, page *godo.ListOptions) ([]godo.Droplet, *godo.Response, error) {
+		return c.api.Droplets.ListByTag(ctx, c.cluster, page)
 	}
-}
-
-func (c *Client) list(ctx context.Context) ([]cloud.Droplet, error) {
-	var all []cloud.Droplet
-	seen := map[int64]bool{}
-	for page, total := 1, -1; total < 0 || len(all) < total; page++ {
-		answer, resp, err := c.api.Droplets.ListByTag(ctx, c.cluster, &godo.ListOptions{Page: page, PerPage: perPage})
-		switch {
-		case err != nil:
-			return nil, translate(err, false, "listing droplets, page %d", page)
-		case resp.Meta == nil:
-			return nil, fmt.Errorf("listing droplets, page %d: the answer lacks meta.total, so there is no telling whether it is whole", page)
-		case total >= 0 && resp.Meta.Total != total, len(answer) == 0 && resp.Meta.Total > len(all):
-			return nil, fmt.Errorf("listing droplets, page %d: %w", page, errMoved)
+	answer, err := whole(ctx, "droplets", false, read, func(d *godo.Droplet) int { return d.ID })
+	if err != nil {
+		return nil, err
+	}
+	all := make([]cloud.Droplet, 0, len(answer))
+	for i := range answer {
+		d := c.droplet(&answer[i])
+		if ours, _, _ := c.owner(d.Tags); !ours {
+			return nil, fmt.Errorf("listing droplets: the answer has droplet %d, which lacks the tag %s", d.ID, c.cluster)
 		}
-		total = resp.Meta.Total
-		for i := range answer {
-			d := c.droplet(&answer[i])
-			if ours, _, _ := c.owner(d.Tags); !ours {
-				return nil, fmt.Errorf("listing droplets, page %d: the answer has droplet %d, which lacks the tag %s", page, d.ID, c.cluster)
-			}
-			if seen[d.ID] {
-				return nil, fmt.Errorf("listing droplets, page %d: %w", page, errMoved)
-			}
-			seen[d.ID] = true
-			all = append(all, d)
-		}
-		if len(all) > total {
-			return nil, fmt.Errorf("listing droplets, page %d: %w", page, errMoved)
-		}
+		all = append(all, d)
 	}
 	return all, nil
 }

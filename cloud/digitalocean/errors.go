@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/digitalocean/godo"
@@ -14,7 +15,7 @@ import (
 )
 
 // translate turns godo's error into one of cloud's, wrapped with what failed.
-// With byID the request named one droplet, and a 404 says that it is gone.
+// With byID the request named one thing, and a 404 says that it is gone.
 func translate(err error, byID bool, format string, args ...any) error {
 	if err == nil {
 		return nil
@@ -37,7 +38,7 @@ func meaning(err error, byID bool) error {
 		return &cloud.Throttled{Until: retryAfter(answer.Response.Header, time.Now())}
 	case p.ID == "", status < 400, status == http.StatusRequestTimeout, status >= 500:
 		// Also what a proxy on the way answered: a page of its own with status
-		// 404 must not pass for the API's word that a droplet is gone.
+		// 404 must not pass for the API's word that something is gone.
 		text := p.Message
 		if text == "" {
 			text = http.StatusText(status)
@@ -47,6 +48,19 @@ func meaning(err error, byID bool) error {
 		return cloud.ErrNotFound
 	}
 	return &cloud.Refused{Status: status, ID: p.ID, Message: p.Message}
+}
+
+// unlessBusy makes ErrAmbiguous of a refusal that is only for now: an action on
+// the address or the droplet is under way, and how it ends is not known yet.
+// The API has no id of its own for it, only words: "The reserved IP already has
+// a pending event.", "Droplet already has a pending event."
+func unlessBusy(err error) error {
+	var refused *cloud.Refused
+	if errors.As(err, &refused) && refused.Status == http.StatusUnprocessableEntity &&
+		strings.Contains(strings.ToLower(refused.Message), "pending event") {
+		return fmt.Errorf("%w: try again: %s (status %d)", cloud.ErrAmbiguous, refused.Message, refused.Status)
+	}
+	return err
 }
 
 // unanswered is an error without an answer. It is certain that nothing was done

@@ -10,14 +10,17 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/doproxy/doproxy/cloud"
 )
 
-// transport adds the token, notes the request limit, and keeps from an error's
-// body what godo leaves out.
+// transport adds the token, notes the request limit, spends from the budget, and
+// keeps from an error's body what godo leaves out.
 type transport struct {
-	next  http.RoundTripper
-	token func() (string, error)
-	seen  func(Limits)
+	next   http.RoundTripper
+	token  func() (string, error)
+	seen   func(Limits)
+	budget *cloud.Budget // nil: none is kept
 }
 
 // errToken: the request was not sent for want of a token.
@@ -36,17 +39,35 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	req = req.Clone(req.Context())
 	req.Header.Set("Authorization", "Bearer "+token)
+	if t.budget != nil {
+		t.budget.Spend(time.Now())
+	}
 	resp, err := t.next.RoundTrip(req)
 	if err != nil {
 		return nil, err
 	}
-	if l, ok := limitsOf(resp.Header); ok {
-		t.seen(l)
-	}
+	t.note(resp)
 	if resp.StatusCode >= 300 {
 		keepProblem(resp)
 	}
 	return resp, nil
+}
+
+// note takes in what an answer says of the request limit.
+func (t *transport) note(resp *http.Response) {
+	l, told := limitsOf(resp.Header)
+	if told {
+		t.seen(l)
+	}
+	if t.budget == nil {
+		return
+	}
+	if told {
+		t.budget.Told(l.Limit, l.Remaining, l.Reset)
+	}
+	if resp.StatusCode == http.StatusTooManyRequests {
+		t.budget.Hold(retryAfter(resp.Header, time.Now()))
+	}
 }
 
 func limitsOf(h http.Header) (Limits, bool) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -101,6 +102,28 @@ func (a Admin) ReviveApp(ctx context.Context, id int) error {
 	dead := false
 	_, err := a.SetDroplet(ctx, id, DropletChange{NoApp: &dead})
 	return err
+}
+
+// Host says that a droplet is a machine that really runs at a loopback address:
+// from now on the droplet has it as its private and public IPv4, and the
+// simulator neither runs nor closes an HTTP server for it. Deleting the droplet
+// works as for others and ends no process.
+func (a Admin) Host(ctx context.Context, dropletID int, address netip.Addr) error {
+	return a.call(ctx, http.MethodPut, "droplets/"+strconv.Itoa(dropletID)+"/host", hostBody{address}, nil)
+}
+
+// Assigns are the assigns and unassigns of reserved IPs that took effect since
+// the start or the last ResetAssigns, the oldest first; of very many, the newest
+// 10,000.
+func (a Admin) Assigns(ctx context.Context) ([]Assign, error) {
+	var out struct{ Assigns []Assign }
+	err := a.call(ctx, http.MethodGet, "assigns", nil, &out)
+	return out.Assigns, err
+}
+
+// ResetAssigns empties the list of assigns.
+func (a Admin) ResetAssigns(ctx context.Context) error {
+	return a.call(ctx, http.MethodDelete, "assigns", nil, nil)
 }
 
 // NextCreates gives a behaviour to the next count droplets that are created,

@@ -41,7 +41,7 @@ type DropletView struct {
 	Size    string   `json:"size"`
 	Image   string   `json:"image"`
 	Tags    []string `json:"tags"`
-	// App is "serving" or "closed".
+	// App is "serving" or "closed", or "hosted" for a machine that really runs.
 	App string `json:"app"`
 	// Requests is how many the droplet's HTTP server has had since the
 	// simulator started.
@@ -62,6 +62,9 @@ func (d *droplet) view() DropletView {
 	}
 	if d.Image.Slug != nil {
 		v.Image = *d.Image.Slug
+	}
+	if d.Hosted {
+		v.App = "hosted"
 	}
 	if d.app != nil {
 		v.Requests = d.app.requests.Load()
@@ -96,6 +99,9 @@ func (s *Sim) adminRoutes(mux *http.ServeMux) {
 	admin("GET /_sim/droplets", s.adminDroplets)
 	admin("GET /_sim/droplets/{id}", s.adminDroplet)
 	admin("PATCH /_sim/droplets/{id}", s.adminSetDroplet)
+	admin("PUT /_sim/droplets/{id}/host", s.adminHost)
+	admin("GET /_sim/assigns", s.adminAssigns)
+	admin("DELETE /_sim/assigns", s.adminResetAssigns)
 	admin("GET /_sim/calls", func(*http.Request) (any, error) { return s.calls.list(), nil })
 	admin("DELETE /_sim/calls", func(*http.Request) (any, error) { s.calls.reset(); return s.calls.list(), nil })
 	admin("GET /_sim/faults", func(*http.Request) (any, error) { return map[string]any{"faults": orEmpty(s.state.Faults)}, nil })

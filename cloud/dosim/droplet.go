@@ -37,6 +37,8 @@ type droplet struct {
 	Action   int       // the create action, until it is completed; 0 then
 	Pending  int       // the droplet action in progress, or 0
 
+	Hosted bool `json:",omitempty"` // it really runs, outside of the simulator
+
 	Behaviour Behaviour
 	Load      Load
 
@@ -45,7 +47,7 @@ type droplet struct {
 
 // wantsApp tells whether the droplet's application ought to answer.
 func (d *droplet) wantsApp(now time.Time) bool {
-	return d.Status == statusActive && !d.Behaviour.NoApp && !now.Before(d.AppAt)
+	return !d.Hosted && d.Status == statusActive && !d.Behaviour.NoApp && !now.Before(d.AppAt)
 }
 
 // nextChange is the next time at which the droplet changes by itself; zero

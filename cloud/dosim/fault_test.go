@@ -130,6 +130,75 @@ func TestFaultsChooseTheirCalls(t *testing.T) {
 	}
 }
 
+// Calls of reserved IPs and DNS take faults by their path, as a template or in
+// full, and are done or not as the fault says.
+func TestFaultsOfTheEntryPoint(t *testing.T) {
+	for name, c := range map[string]struct {
+		kind, when string
+		done       bool
+	}{
+		"takes effect but answers 500": {dosim.FaultError, dosim.After, true},
+		"hangs, having taken effect":   {dosim.FaultHang, dosim.After, true},
+		"hangs without effect":         {dosim.FaultHang, dosim.Before, false},
+		"is reset":                     {dosim.FaultReset, dosim.Before, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := start(t, dosim.Options{})
+			r := request("lb-1")
+			r.IPv6 = true
+			d, _, err := w.api.Droplets.Create(t.Context(), r)
+			w.must(err)
+			ip, _, err := w.api.ReservedIPs.Create(t.Context(), &godo.ReservedIPCreateRequest{Region: "nyc3"})
+			w.must(err)
+			six, _, err := w.api.ReservedIPV6s.Create(t.Context(), &godo.ReservedIPV6CreateRequest{Region: "nyc3"})
+			w.must(err)
+			_, _, err = w.api.Domains.Create(t.Context(), &godo.DomainCreateRequest{Name: "example.com"})
+			w.must(err)
+			for _, path := range []string{"/v2/reserved_ips/" + ip.IP + "/actions", "/v2/reserved_ipv6/{ip}/actions", "/v2/domains/{domain}/records"} {
+				w.fault(dosim.Fault{Kind: c.kind, When: c.when, Method: "POST", Path: path, Count: 1})
+			}
+			calls := map[string]func(ctx context.Context) error{
+				"IPv4": func(ctx context.Context) error {
+					_, _, err := w.api.ReservedIPActions.Assign(ctx, ip.IP, d.ID)
+					return err
+				},
+				"IPv6": func(ctx context.Context) error {
+					_, _, err := w.api.ReservedIPV6Actions.Assign(ctx, six.IP, d.ID)
+					return err
+				},
+				"record": func(ctx context.Context) error {
+					_, _, err := w.api.Domains.CreateRecord(ctx, "example.com", &godo.DomainRecordEditRequest{Type: "A", Name: "www", Data: "192.0.2.1", TTL: 30})
+					return err
+				},
+			}
+			for what, call := range calls {
+				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+				if err := call(ctx); err == nil {
+					t.Errorf("%s: no error", what)
+				}
+				cancel()
+			}
+			ip, _, err = w.api.ReservedIPs.Get(t.Context(), ip.IP)
+			w.must(err)
+			six, _, err = w.api.ReservedIPV6s.Get(t.Context(), six.IP)
+			w.must(err)
+			records, _, err := w.api.Domains.RecordsByName(t.Context(), "example.com", "www.example.com", nil)
+			w.must(err)
+			assigns, err := w.admin.Assigns(t.Context())
+			w.must(err)
+			if (ip.Droplet != nil) != c.done || (six.Droplet != nil) != c.done || (len(records) == 1) != c.done || (len(assigns) == 2) != c.done {
+				t.Errorf("IPv4 %v, IPv6 %v, records %v, assigns %v, want done: %v", ip.Droplet, six.Droplet, records, assigns, c.done)
+			}
+			for what, call := range calls { // nothing is wrong any more
+				if err := call(t.Context()); err != nil {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+		})
+	}
+}
+
 func TestFaultsOfAProbability(t *testing.T) {
 	w := start(t, dosim.Options{})
 	w.fault(dosim.Fault{Kind: dosim.FaultError, Probability: 0.5})

@@ -71,6 +71,7 @@ func (s *Sim) appOf(d *droplet) *app {
 // remove lets a delete take effect: connections are cut, the address is free.
 func (s *Sim) remove(d *droplet, now time.Time) {
 	s.closeApp(d)
+	s.entry.gone(d.ID)
 	st := s.state
 	st.action(d.Action).finish(actionErrored, now)
 	st.action(d.Pending).finish(actionErrored, now)

@@ -2,6 +2,7 @@ package dosim_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/digitalocean/godo"
 	"github.com/doproxy/doproxy/cloud/dosim"
@@ -81,6 +82,93 @@ func TestReservedIPv6(t *testing.T) {
 	}
 	_, err = w.api.ReservedIPV6s.Delete(ctx, ip.IP)
 	w.must(err)
+}
+
+// A droplet holds one reserved IP of each family.
+func TestOneReservedIPForADroplet(t *testing.T) {
+	w := start(t, dosim.Options{}, openapitest.AllowRefused())
+	ctx := t.Context()
+	r := request("six")
+	r.IPv6 = true
+	d, _, err := w.api.Droplets.Create(ctx, r)
+	w.must(err)
+	var v4, v6 []string
+	for range 2 {
+		ip, _, err := w.api.ReservedIPs.Create(ctx, &godo.ReservedIPCreateRequest{Region: "nyc3"})
+		w.must(err)
+		six, _, err := w.api.ReservedIPV6s.Create(ctx, &godo.ReservedIPV6CreateRequest{Region: "nyc3"})
+		w.must(err)
+		v4, v6 = append(v4, ip.IP), append(v6, six.IP)
+	}
+	_, _, err = w.api.ReservedIPActions.Assign(ctx, v4[0], d.ID)
+	w.must(err)
+	_, _, err = w.api.ReservedIPV6Actions.Assign(ctx, v6[0], d.ID)
+	w.must(err)
+	_, _, err = w.api.ReservedIPActions.Assign(ctx, v4[1], d.ID)
+	refused(t, err, 422, "already has a reserved IP")
+	_, _, err = w.api.ReservedIPV6Actions.Assign(ctx, v6[1], d.ID)
+	refused(t, err, 422, "already has a reserved IPv6")
+	_, _, err = w.api.ReservedIPActions.Assign(ctx, v4[0], d.ID)
+	w.must(err) // again
+}
+
+func TestReservedIPsAreLocked(t *testing.T) {
+	w := start(t, dosim.Options{ActionDelay: time.Minute}, openapitest.AllowRefused())
+	ctx := t.Context()
+	r := request("six")
+	r.IPv6 = true
+	d, _, err := w.api.Droplets.Create(ctx, r)
+	w.must(err)
+	ip, _, err := w.api.ReservedIPs.Create(ctx, &godo.ReservedIPCreateRequest{DropletID: d.ID})
+	w.must(err)
+	if got, _, err := w.api.ReservedIPs.Get(ctx, ip.IP); err != nil || !got.Locked {
+		t.Errorf("%+v, %v", got, err)
+	}
+	_, _, err = w.api.ReservedIPActions.Assign(ctx, ip.IP, d.ID)
+	refused(t, err, 422, "pending event")
+	_, err = w.api.ReservedIPs.Delete(ctx, ip.IP)
+	refused(t, err, 422, "pending event")
+	six, _, err := w.api.ReservedIPV6s.Create(ctx, &godo.ReservedIPV6CreateRequest{Region: "nyc3"})
+	w.must(err)
+	_, _, err = w.api.ReservedIPV6Actions.Assign(ctx, six.IP, d.ID)
+	w.must(err)
+	_, _, err = w.api.ReservedIPV6Actions.Unassign(ctx, six.IP)
+	refused(t, err, 422, "pending event")
+}
+
+func TestRecordsInPages(t *testing.T) {
+	w := start(t, dosim.Options{}, openapitest.AllowRefused())
+	ctx := t.Context()
+	_, _, err := w.api.Domains.Create(ctx, &godo.DomainCreateRequest{Name: "example.com"})
+	w.must(err)
+	for i := range 25 {
+		for _, r := range []godo.DomainRecordEditRequest{
+			{Type: "A", Name: "www", Data: "192.0.2." + itoa(i), TTL: 30}, {Type: "AAAA", Name: "www", Data: "2001:db8::" + itoa(i), TTL: 30},
+			{Type: "A", Name: "@", Data: "192.0.2." + itoa(i), TTL: 30},
+		} {
+			_, _, err := w.api.Domains.CreateRecord(ctx, "example.com", &r)
+			w.must(err)
+		}
+	}
+	ids := map[int]bool{}
+	for page := 1; ; page++ {
+		records, res, err := w.api.Domains.RecordsByTypeAndName(ctx, "example.com", "A", "www.example.com", &godo.ListOptions{Page: page, PerPage: 10})
+		w.must(err)
+		for _, r := range records {
+			ids[r.ID] = true
+		}
+		if res.Links.IsLastPage() {
+			break
+		}
+	}
+	if len(ids) != 25 {
+		t.Errorf("%d records in pages", len(ids))
+	}
+	if apex, _, err := w.api.Domains.RecordsByTypeAndName(ctx, "example.com", "A", "example.com", &godo.ListOptions{PerPage: 200}); err != nil || len(apex) != 25 || apex[0].Name != "@" {
+		t.Errorf("at the apex: %d, %v", len(apex), err)
+	}
+	_, _, err = w.api.Domains.CreateRecord(ctx, "example.com", &godo.DomainRecordEditRequest{Type: "A", Name: "www", Data: "192.0.2.1", TTL: 29})
+	refused(t, err, 422, "TTL")
 }
 
 func TestDomains(t *testing.T) {

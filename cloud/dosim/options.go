@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -40,6 +41,17 @@ type Options struct {
 	// DropletPrefix is the /16 that droplets get their addresses from, written
 	// "127.100"; "" and "auto" choose a free one of 127.64 to 127.127.
 	DropletPrefix string
+	// EntryPorts are the TCP ports at which every reserved IPv4 address listens
+	// and forwards to the droplet that holds it, to its private address and the
+	// same port. Without any, nothing listens on reserved IPs.
+	EntryPorts []int
+	// MoveDelay is how long after an assign connections still go to the droplet
+	// that held the address before.
+	MoveDelay time.Duration
+	// CutOnMove resets the connections that are open when their address moves;
+	// else they stay with their droplet.
+	CutOnMove bool
+
 	// DropletLimit is how many droplets the account may have; 0 is DefaultDropletLimit.
 	DropletLimit int
 
@@ -65,6 +77,7 @@ func (o Options) Validate() error {
 	}{
 		{"BootDelay", o.BootDelay}, {"AppDelay", o.AppDelay}, {"DeleteDelay", o.DeleteDelay},
 		{"ActionDelay", o.ActionDelay}, {"ListLag", o.ListLag},
+		{"MoveDelay", o.MoveDelay},
 	} {
 		if d.value < 0 {
 			errs = append(errs, fmt.Errorf("%s is %s: give a duration of 0 or more", d.name, d.value))
@@ -82,6 +95,13 @@ func (o Options) Validate() error {
 	}
 	if o.DropletPort < 0 || o.DropletPort > 65535 {
 		errs = append(errs, fmt.Errorf("DropletPort is %d: give a TCP port, 1 to 65535", o.DropletPort))
+	}
+	for i, port := range o.EntryPorts {
+		if port < 1 || port > 65535 {
+			errs = append(errs, fmt.Errorf("EntryPorts has %d: give a TCP port, 1 to 65535", port))
+		} else if slices.Contains(o.EntryPorts[:i], port) {
+			errs = append(errs, fmt.Errorf("EntryPorts has %d twice: give it once", port))
+		}
 	}
 	if o.DropletPrefix != "" && o.DropletPrefix != AutoPrefix {
 		if _, err := parsePrefix(o.DropletPrefix); err != nil {

@@ -1,5 +1,10 @@
 package dosim
 
+import (
+	"net/netip"
+	"time"
+)
+
 type reservedActionBody struct {
 	Type    string `json:"type"`
 	Droplet int    `json:"droplet_id"`
@@ -16,7 +21,7 @@ func (s *Sim) actOnReservedIP(r *request, sp reservedSpelling) answer {
 	if err := r.decode(&body); err != nil {
 		return badRequest("unable to decode request body: " + err.Error())
 	}
-	if s.reservedBusy(ip.IP.String()) {
+	if s.underWay(ip.Action, r.now) {
 		return unprocessable("The reserved IP already has a pending event.")
 	}
 	switch body.Type {
@@ -36,8 +41,9 @@ func (s *Sim) actOnReservedIP(r *request, sp reservedSpelling) answer {
 	default:
 		return unprocessable("The type of action is invalid.")
 	}
-	a := s.startReservedAction(r, body.Type+"_ip", sp.one, ip.Region)
-	a.Name = ip.IP.String()
+	a := s.startReservedAction(r, body.Type+"_ip", sp.one, ip.Region, ip.IP)
+	ip.Action = a.ID
+	s.assigned(ip.IP, ip.Droplet, r.now)
 	return created(map[string]any{"action": a.body()})
 }
 
@@ -52,21 +58,19 @@ func (s *Sim) checkAssign(droplet int, region string) (answer, bool) {
 	return answer{}, false
 }
 
-func (s *Sim) startReservedAction(r *request, kind, resourceType, region string) *action {
+// startReservedAction begins an action on a reserved IP. Those carry the address
+// as their name: it has no numeric id.
+func (s *Sim) startReservedAction(r *request, kind, resourceType, region string, address netip.Addr) *action {
 	a := s.state.addAction(kind, resourceType, 0, region, r.now, r.now.Add(s.options.ActionDelay))
+	a.Name = address.String()
 	s.planAction(a)
 	return a
 }
 
-// reservedBusy tells whether an action on the address is in progress. Actions
-// on reserved IPs carry the address as their name: they have no numeric id.
-func (s *Sim) reservedBusy(address string) bool {
-	for _, a := range s.state.Actions {
-		if a.Status == actionInProgress && a.Name == address && a.Resource == 0 {
-			return true
-		}
-	}
-	return false
+// underWay tells whether a reserved IP's action still takes its time.
+func (s *Sim) underWay(id int, now time.Time) bool {
+	a := s.state.action(id)
+	return a != nil && a.Status == actionInProgress && now.Before(a.DoneAt)
 }
 
 func (s *Sim) listReservedIPActions(r *request, sp reservedSpelling) answer {

@@ -4,16 +4,18 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 )
 
 const reservedIPLimit = 500
 
 // reservedIP is an IPv4 address that the account holds. It is shared by both
-// spellings of the API. Nothing listens on it.
+// spellings of the API.
 type reservedIP struct {
 	IP      netip.Addr
 	Region  string
 	Droplet int // 0 when it is not assigned
+	Action  int // the last one's id; 0 before there was one
 }
 
 // reservedSpelling is one of the API's two names for reserved IPs.
@@ -36,7 +38,7 @@ type reservedIPBody struct {
 }
 
 func (s *Sim) reservedIPBody(ip *reservedIP) reservedIPBody {
-	b := reservedIPBody{IP: ip.IP.String(), Region: findRegion(ip.Region), ProjectID: accountUUID}
+	b := reservedIPBody{IP: ip.IP.String(), Region: findRegion(ip.Region), ProjectID: accountUUID, Locked: s.underWay(ip.Action, time.Now())}
 	if d := s.state.droplet(ip.Droplet); d != nil {
 		body := d.body(s.prefix)
 		b.Droplet = &body
@@ -86,12 +88,16 @@ func (s *Sim) createReservedIP(r *request, sp reservedSpelling) answer {
 	if err != nil {
 		return refuse(500, "server_error", err.Error())
 	}
+	if err := s.entry.open(addr); err != nil {
+		return refuse(500, "server_error", err.Error())
+	}
 	ip := &reservedIP{IP: addr, Region: body.Region, Droplet: body.Droplet}
 	s.state.ReservedIPs = append(s.state.ReservedIPs, ip)
 	links := map[string]any{"droplets": []actionLink{}, "actions": []actionLink{}}
 	if body.Droplet != 0 {
-		a := s.startReservedAction(r, "assign_ip", sp.one, ip.Region)
-		a.Name = ip.IP.String()
+		a := s.startReservedAction(r, "assign_ip", sp.one, ip.Region, ip.IP)
+		ip.Action = a.ID
+		s.assigned(ip.IP, ip.Droplet, r.now)
 		links["droplets"] = []actionLink{{body.Droplet, "droplet", r.base() + "/v2/droplets/" + strconv.Itoa(body.Droplet)}}
 		links["actions"] = []actionLink{{a.ID, "assign_ip", r.base() + "/v2/actions/" + strconv.Itoa(a.ID)}}
 	}
@@ -120,6 +126,10 @@ func (s *Sim) deleteReservedIP(r *request, sp reservedSpelling) answer {
 	if ip == nil {
 		return notFound
 	}
+	if s.underWay(ip.Action, r.now) {
+		return unprocessable("The reserved IP already has a pending event.")
+	}
+	s.entry.shut(ip.IP)
 	s.state.ReservedIPs = slices.DeleteFunc(s.state.ReservedIPs, func(x *reservedIP) bool { return x == ip })
 	return noContent
 }

@@ -13,6 +13,7 @@ type reservedIPv6 struct {
 	Region   string
 	Reserved time.Time
 	Droplet  int // 0 when it is not assigned
+	Action   int // the last one's id; 0 before there was one
 }
 
 type reservedIPv6Body struct {
@@ -38,6 +39,15 @@ func (s *Sim) reservedIPv6(r *request) *reservedIPv6 {
 	}
 	for _, ip := range s.state.ReservedIPv6 {
 		if ip.IP == a {
+			return ip
+		}
+	}
+	return nil
+}
+
+func (s *Sim) reservedIPv6Of(droplet int) *reservedIPv6 {
+	for _, ip := range s.state.ReservedIPv6 {
+		if ip.Droplet == droplet {
 			return ip
 		}
 	}
@@ -98,6 +108,9 @@ func (s *Sim) actOnReservedIPv6(r *request) answer {
 	if err := r.decode(&body); err != nil {
 		return badRequest("unable to decode request body: " + err.Error())
 	}
+	if s.underWay(ip.Action, r.now) {
+		return unprocessable("The reserved IPv6 already has a pending event.")
+	}
 	switch body.Type {
 	case "assign":
 		if refused, bad := s.checkAssign(body.Droplet, ip.Region); bad {
@@ -105,6 +118,9 @@ func (s *Sim) actOnReservedIPv6(r *request) answer {
 		}
 		if !s.state.droplet(body.Droplet).IPv6.IsValid() {
 			return unprocessable("The Droplet has no public IPv6 networking.")
+		}
+		if other := s.reservedIPv6Of(body.Droplet); other != nil && other != ip {
+			return unprocessable("The Droplet already has a reserved IPv6 assigned.")
 		}
 		ip.Droplet = body.Droplet
 	case "unassign":
@@ -115,8 +131,9 @@ func (s *Sim) actOnReservedIPv6(r *request) answer {
 	default:
 		return unprocessable("The type of action is invalid.")
 	}
-	a := s.startReservedAction(r, body.Type+"_ip", "reserved_ipv6", ip.Region)
-	a.Name = ip.IP.String()
+	a := s.startReservedAction(r, body.Type+"_ip", "reserved_ipv6", ip.Region, ip.IP)
+	ip.Action = a.ID
+	s.assigned(ip.IP, ip.Droplet, r.now)
 	b := a.body()
 	none := 0 // the reference gives these actions a number for their resource
 	b.ResourceID = &none

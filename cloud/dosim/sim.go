@@ -27,8 +27,10 @@ type Sim struct {
 	limiter  *limiter
 	calls    *callCounts
 	timeline *timeline
+	assigns  []Assign
 	closed   bool
 
+	entry *entry
 	saver *saver // nil when the state is not kept
 
 	// ctx ends with Close; calls that hang wait for it.
@@ -70,6 +72,7 @@ func New(o Options) (*Sim, error) {
 		limiter:  newLimiter(o.RateLimitHour, o.RateLimitMinute),
 		calls:    newCallCounts(),
 		timeline: newTimeline(),
+		entry:    newEntry(o.EntryPorts, o.CutOnMove),
 	}
 	if s.state == nil {
 		s.state = newState(x)
@@ -80,7 +83,11 @@ func New(o Options) (*Sim, error) {
 	}
 	s.mu.Lock()
 	s.resume(time.Now())
+	err = s.openEntry()
 	s.mu.Unlock()
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	s.log.Info("simulator started", "droplets", fmt.Sprintf("127.%d.0.0/16", x), "port", o.DropletPort)
 	return s, nil
 }
@@ -94,7 +101,7 @@ func (s *Sim) DropletPrefix() string { return fmt.Sprintf("127.%d", s.prefix) }
 // DropletPort is the port of the droplets' HTTP servers.
 func (s *Sim) DropletPort() int { return s.options.DropletPort }
 
-// Close ends all droplets' servers, lets go of calls that hang and writes the
+// Close ends all droplets' servers and the entry ports, lets go of calls that hang and writes the
 // state file. The caller shuts the server that serves Handler down itself,
 // after Close when calls may hang.
 func (s *Sim) Close() error {
@@ -112,6 +119,7 @@ func (s *Sim) Close() error {
 		s.closeApp(d)
 	}
 	s.mu.Unlock()
+	s.entry.close()
 	var err error
 	if s.saver != nil {
 		err = s.saver.close()

@@ -14,8 +14,6 @@ import (
 	"github.com/doproxy/doproxy/cmd/doproxy/internal/cli"
 	"github.com/doproxy/doproxy/cmd/doproxy/internal/config"
 	"github.com/doproxy/doproxy/cmd/doproxy/internal/dev"
-	doproxyv1 "github.com/doproxy/doproxy/proto/doproxy/v1"
-	"github.com/doproxy/doproxy/server"
 )
 
 // version is set by the linker.
@@ -35,25 +33,20 @@ func run(ctx context.Context) int {
 		Short:   "Scale DigitalOcean droplets behind HAProxy, with no single point of failure",
 		Version: version,
 	}
-	opts := cli.Options{ParsePools: parsePools}
+	opts := cli.Options{Parse: parse, Format: format}
 	cli.Add(root, opts)
 	root.AddCommand(importCommand(opts), agent.Command(version), dev.Command())
 	return cli.Execute(ctx, root)
 }
 
-// parsePools reads the pools of a file as `doproxy apply` sends them.
-func parsePools(file string, data []byte) ([]*doproxyv1.Pool, error) {
-	pools, err := config.ParsePools(file, data)
+// parse reads a file as `doproxy apply` sends it.
+func parse(file string, data []byte) (*cli.Document, error) {
+	pools, settings, err := config.ParseProto(file, data)
 	if err != nil {
 		return nil, err
 	}
-	var out []*doproxyv1.Pool
-	for _, p := range pools {
-		desired := p.Desired
-		if !p.DesiredSet {
-			desired = 0 // an existing pool keeps what is wanted of it
-		}
-		out = append(out, server.SpecToProto(p.PoolSpec, desired))
-	}
-	return out, nil
+	return &cli.Document{Pools: pools, Settings: settings}, nil
 }
+
+// format writes what parse reads.
+func format(d cli.Document) ([]byte, error) { return config.FormatProto(d.Pools, d.Settings, "") }

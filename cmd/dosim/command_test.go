@@ -78,7 +78,7 @@ func TestReadyFileTellsHowToReachIt(t *testing.T) {
 
 func TestBadFlagsAreRefused(t *testing.T) {
 	for _, args := range [][]string{
-		{"--droplet-prefix", "10.0"}, {"--boot-delay", "-1s"}, {"--listen", "nowhere:x"}, {"extra"},
+		{"--droplet-prefix", "10.0"}, {"--boot-delay", "-1s"}, {"--listen", "nowhere:x"}, {"extra"}, {"--entry-port", "0"}, {"--entry-port", "443,443"}, {"--move-delay", "-1s"},
 		{"--ready-file", filepath.Join(t.TempDir(), "missing", "ready.json")},
 	} {
 		c := command()

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +33,8 @@ type manifest struct {
 	DigitalOcean struct{ URL, Token string }
 	Etcd         []string
 	Nodes        []node
+	Entry        []string // URLs of the reserved IPs
+	Name         string   // in DNS
 	PID          int
 }
 
@@ -46,6 +49,8 @@ type node struct {
 	AgentConfig   string `json:"agent_config"`
 	Socket        string
 	Health        string
+
+	dial func(ctx context.Context, network, address string) (net.Conn, error) // nil: as usual
 }
 
 func program(t testing.TB, name string) string {
@@ -75,6 +80,7 @@ func start(t testing.TB, args ...string) *cluster {
 	args = append([]string{
 		"dev", "--detach", "--state-dir", dir,
 		"--boot-delay", "100ms", "--app-delay", "50ms", "--delete-delay", "100ms", "--list-lag", "50ms",
+		"--sim-arg=--rate-limit-minute=0", // the tests ask often
 	}, args...)
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -32,7 +32,7 @@ func startLoad(t testing.TB, nodes []node, rate int) *load {
 	l := &load{t: t, stop: stop}
 	const workers = 10
 	for _, n := range nodes {
-		transport := &http.Transport{MaxIdleConnsPerHost: workers, MaxConnsPerHost: workers}
+		transport := &http.Transport{MaxIdleConnsPerHost: workers, MaxConnsPerHost: workers, DialContext: n.dial}
 		t.Cleanup(transport.CloseIdleConnections)
 		client := &http.Client{Transport: transport, Timeout: 30 * time.Second}
 		for w := range workers {

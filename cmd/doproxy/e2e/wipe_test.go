@@ -20,7 +20,6 @@ func TestWipedStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	const prefix = "/doproxy/dev/"
 	get := func(key string) string {
 		t.Helper()
 		r, err := client.Get(t.Context(), key)
@@ -44,13 +43,13 @@ func TestWipedStore(t *testing.T) {
 	errorsAre := func(want bool) {
 		t.Helper()
 		eventually(t, "the nodes tell of what they keep, or not", func() error {
-			s, err := c.status(0)
+			s, err := c.full(0)
 			if err != nil {
 				return err
 			}
 			for _, n := range s.Nodes {
-				if (n.Error != "") != want {
-					return fmt.Errorf("%s: error %q", n.Name, n.Error)
+				if (len(n.Conditions) > 0) != want {
+					return fmt.Errorf("%s: %v", n.Name, n.Conditions)
 				}
 			}
 			return nil

@@ -12,8 +12,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sync/atomic"
 
+	"github.com/doproxy/doproxy/cloud"
 	"github.com/doproxy/doproxy/cmd/doproxy/internal/config"
 	"github.com/doproxy/doproxy/election"
 	"github.com/doproxy/doproxy/inventory"
@@ -78,6 +80,8 @@ func Run(ctx context.Context, cfg *config.Config, version string, logger *slog.L
 		{"balancer", a.balancer.run},
 		{"journal", a.journal.Run},
 		{"bootstrap", a.bootstrap},
+		{"membership", a.membership},
+		{"drain", a.watchDrain},
 		{"report", a.report},
 		{"http", a.serveHTTP},
 		{"election", func(ctx context.Context) error {
@@ -101,6 +105,7 @@ type agent struct {
 	journal  *inventory.Journal
 	balancer *balancer
 	metrics  *metrics
+	budget   cloud.Budget // of calls that this process made
 
 	known        *inventory.State // from disk, before the store was read
 	bootstrapped atomic.Bool
@@ -162,6 +167,13 @@ func (a *agent) tryBootstrap(ctx context.Context, known *inventory.State) error 
 	if err != nil || state.Err != nil || state.Meta == nil {
 		return errors.Join(errNoCluster, state.Err)
 	}
+	if s := a.cfg.Settings; s != nil && state.Settings.Mod == 0 && known.Settings.Mod == 0 {
+		if err := a.createSettings(ctx, *s, meta.Mod); err != nil {
+			return fmt.Errorf("limits and ingress of %s: %w", a.cfg.File, err)
+		}
+	} else if s != nil && !sameSettings(s, state.Settings) {
+		a.logger.Warn("limits or ingress differ from the cluster's, which count: change those with `doproxy apply`", "file", a.cfg.File)
+	}
 	for _, p := range a.cfg.Pools {
 		// A pool that was, or whose droplets are there, is not new: its record
 		// was deleted, by a request or by accident.
@@ -178,7 +190,7 @@ func (a *agent) tryBootstrap(ctx context.Context, known *inventory.State) error 
 // createPool creates a pool that never was: not one whose deletion left its
 // ordinal behind, nor one in a store that has lost its meta record.
 func (a *agent) createPool(ctx context.Context, p config.Pool, meta inventory.Revision) error {
-	pool := &inventory.Pool{PoolSpec: p.PoolSpec, Desired: p.Desired, Created: now()}
+	pool := &inventory.Pool{PoolSpec: p.PoolSpec, Desired: p.Desired, Created: nowMS()}
 	var txn inventory.Txn
 	txn.Add(inventory.PutPool(a.keys, pool))
 	txn.Guards = append(txn.Guards,
@@ -192,6 +204,25 @@ func (a *agent) createPool(ctx context.Context, p config.Pool, meta inventory.Re
 		a.journal.Record(inventory.Event{Type: "pool.created", Pool: p.Name, Message: "pool " + p.Name + " created from " + a.cfg.File})
 	}
 	return err
+}
+
+// createSettings writes the cluster's first settings.
+func (a *agent) createSettings(ctx context.Context, s inventory.Settings, meta inventory.Revision) error {
+	var txn inventory.Txn
+	txn.Add(inventory.PutSettings(a.keys, &s))
+	txn.Guards = append(txn.Guards, inventory.Guard{Key: a.keys.Meta(), Mod: meta})
+	_, err := a.store.Commit(ctx, txn)
+	if errors.Is(err, inventory.ErrConflict) {
+		return nil
+	}
+	if err == nil {
+		a.journal.Record(inventory.Event{Type: "settings.changed", Message: "limits and ingress taken from " + a.cfg.File})
+	}
+	return err
+}
+
+func sameSettings(a, b *inventory.Settings) bool {
+	return reflect.DeepEqual(a.Limits, b.Limits) && reflect.DeepEqual(a.Ingress, b.Ingress)
 }
 
 func dial(c config.Etcd) (*etcd.Store, error) {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -17,17 +18,20 @@ import (
 
 // balancer brings this node's HAProxy to what the mirror says.
 type balancer struct {
-	agent *agent
-	sync  *haproxy.Sync
-	base  haproxy.Config // all but the backends
-	path  string         // of the rendered file
+	agent   *agent
+	sync    *haproxy.Sync
+	base    haproxy.Config // all but the backends
+	process haproxy.Process
+	path    string // of the rendered file
 
 	// news wakes the report: HAProxy's status or sample has changed.
 	news chan struct{}
 
 	started    time.Time
-	reloadDone atomic.Pointer[string] // id of the last one asked of all nodes
-	keptText   atomic.Pointer[string] // of keptError
+	reloadDone atomic.Pointer[string]                // id of the last one asked of all nodes
+	held       atomic.Pointer[[]inventory.Condition] // by the wipe guard
+	verified   atomic.Pointer[verified]
+	oldWorkers atomic.Int64 // of HAProxy, as drain last saw; counted while drained
 }
 
 func newBalancer(a *agent) (*balancer, error) {
@@ -50,6 +54,7 @@ func newBalancer(a *agent) (*balancer, error) {
 		}
 		process = managed
 	}
+	b.process = process
 	options := haproxy.Options{
 		Process: process, Runtime: haproxy.NewRuntime(cfg.Global.AdminSocket),
 		Binary: cfg.Binary, ConfigFile: cfg.ConfigFile, Logger: a.logger,
@@ -83,27 +88,36 @@ func (b *balancer) run(ctx context.Context) error {
 	var save, recheck <-chan time.Time
 	var picture *inventory.State // as HAProxy was last brought to
 	var applied inventory.Revision
-	var reloaded string
+	closing := false
+	var reloaded, verified string
 	if preset := b.agent.mirror.State(); preset.Meta != nil {
 		picture = preset
 	}
 	for {
 		state := b.agent.mirror.State()
-		if b.trusted(state) && (applied == 0 || state.Inventory != applied || recheck == nil && b.kept() != "") {
-			next, kept := retain(picture, state, b.up)
-			if len(kept) > 0 {
+		drained := b.agent.drained(state)
+		if b.trusted(state) && (applied == 0 || state.Inventory != applied || drained != closing || recheck == nil && len(b.holds()) > 0) {
+			next, held := retain(picture, state, b.up)
+			if len(held) > 0 {
 				recheck = time.After(keepCheck)
 			}
-			b.keeps(kept)
-			b.sync.Apply(wants.Wanted(next), int64(state.Inventory))
-			picture, applied = next, state.Inventory
+			b.keeps(held)
+			cfg := wants.Wanted(next)
+			cfg.Closing = drained
+			b.sync.Apply(cfg, int64(state.Inventory))
+			picture, applied, closing = next, state.Inventory, drained
 			if save == nil && state.Listed {
 				save = time.After(saveAfter)
 			}
 		}
 		if state.Listed && state.Reload != "" && state.Reload != reloaded {
-			if reloaded = state.Reload; !b.reloadIsOld(state) {
+			if reloaded = state.Reload; !b.isOld(state.Reload) {
 				go b.reloadAsked(ctx, state.Reload)
+			}
+		}
+		if v := state.Verify; state.Listed && v != nil && v.ID != verified {
+			if verified = v.ID; !b.isOld(v.ID) {
+				go b.verify(ctx, v.ID)
 			}
 		}
 		select {
@@ -140,27 +154,42 @@ func (b *balancer) up(d *inventory.Droplet) bool {
 	return sample.Servers[d.Pool+"/"+haproxy.ServerName(d.ID)].Up
 }
 
-// keeps notes and tells which servers are kept against their records.
-func (b *balancer) keeps(kept []string) {
-	text := keptError(kept)
-	if text == b.kept() {
+// keeps notes and tells what the wipe guard holds.
+func (b *balancer) keeps(held []hold) {
+	before := b.holds()
+	now := make([]inventory.Condition, 0, len(held))
+	for _, h := range held {
+		c := inventory.Condition{
+			Key: "guard " + h.pool, Type: "node.held", Pool: h.pool, Node: b.agent.cfg.Node,
+			Message: h.message(), Since: nowMS(), Names: h.names,
+		}
+		if i := slices.IndexFunc(before, func(old inventory.Condition) bool { return old.Key == c.Key }); i >= 0 {
+			c.Since = before[i].Since
+			if c.Message == before[i].Message && slices.Equal(c.Names, before[i].Names) {
+				now = append(now, before[i])
+				continue
+			}
+		}
+		now = append(now, c)
+		b.agent.logger.Error("the wipe guard holds servers", "message", c.Message)
+		b.agent.journal.Record(inventory.Event{Type: c.Type, Pool: c.Pool, Node: c.Node, Message: c.Message})
+	}
+	if len(now) == 0 && len(before) == 0 {
 		return
 	}
-	b.keptText.Store(&text)
+	if len(now) == 0 {
+		b.agent.logger.Info("the wipe guard holds nothing any more")
+		b.agent.journal.Record(inventory.Event{Type: "node.released", Node: b.agent.cfg.Node, Message: "the wipe guard holds no server any more"})
+	}
+	b.held.Store(&now)
 	b.tell()
-	if text == "" {
-		b.agent.logger.Info("no server is kept against its record any more")
-		return
-	}
-	b.agent.logger.Error("records that served have vanished", "error", text)
-	b.agent.journal.Record(inventory.Event{Type: "node.kept", Node: b.agent.cfg.Node, Message: text})
 }
 
-func (b *balancer) kept() string {
-	if text := b.keptText.Load(); text != nil {
-		return *text
+func (b *balancer) holds() []inventory.Condition {
+	if held := b.held.Load(); held != nil {
+		return *held
 	}
-	return ""
+	return nil
 }
 
 func (b *balancer) save(state *inventory.State) {

@@ -3,15 +3,17 @@ package agent
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/doproxy/doproxy/cloud/digitalocean"
 	"github.com/doproxy/doproxy/election"
 	"github.com/doproxy/doproxy/fleet"
+	"github.com/doproxy/doproxy/ingress"
 )
 
-// lead is one term: the fleet loop on DigitalOcean, for the cluster whose uid
-// the inventory has when the term begins.
+// lead is one term: the fleet and ingress loops on DigitalOcean, for the cluster
+// whose uid the inventory has when the term begins, and what they have to tell.
 func (a *agent) lead(ctx context.Context, term election.Term) error {
 	state, err := a.mirror.WaitRevision(ctx, term.Created)
 	if err != nil {
@@ -21,15 +23,18 @@ func (a *agent) lead(ctx context.Context, term election.Term) error {
 		return fmt.Errorf("cannot lead: %w", errNoCluster)
 	}
 	cloud, err := digitalocean.New(digitalocean.Options{
-		Token: digitalocean.StaticToken(string(a.cfg.Token)), BaseURL: a.cfg.DigitalOcean.URL, Cluster: state.Meta.UID, UserAgent: "doproxy/" + a.version,
+		Token: digitalocean.StaticToken(string(a.cfg.Token)), BaseURL: a.cfg.DigitalOcean.URL,
+		Cluster: state.Meta.UID, UserAgent: "doproxy/" + a.version, Budget: &a.budget,
 	})
 	if err != nil {
 		return err
 	}
+	told := newBulletin(a)
 	f := a.cfg.Fleet
-	loop, err := fleet.New(fleet.Options{
-		Keys: a.keys, UID: state.Meta.UID, Mirror: a.mirror, Cloud: cloud,
-		Journal: a.journal, Log: a.logger,
+	droplets, err := fleet.New(fleet.Options{
+		Keys: a.keys, UID: state.Meta.UID, Mirror: a.mirror, Cloud: cloud, Prices: cloud, Budget: &a.budget,
+		Floor: func() map[string]int64 { return a.mirror.State().Floor },
+		Tell:  told.fleet, Journal: a.journal, Log: a.logger,
 		Settings: fleet.Settings{
 			PollFirst: min(time.Second, f.PollInterval), PollBusy: f.PollInterval, PollIdle: f.PollIntervalIdle,
 			CreateTimeout: f.CreateTimeout, Settle: f.Settle, RemoveDeadline: f.RemoveDeadline,
@@ -39,5 +44,23 @@ func (a *agent) lead(ctx context.Context, term election.Term) error {
 	if err != nil {
 		return err
 	}
-	return loop.Run(ctx, term, term.Created)
+	addresses, err := ingress.New(ingress.Options{
+		Keys: a.keys, UID: state.Meta.UID, Mirror: a.mirror, Reserved: cloud, DNS: cloud, Budget: &a.budget,
+		Tell: told.ingress, Journal: a.journal, Log: a.logger,
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var loops sync.WaitGroup
+	for _, loop := range []func(context.Context) error{
+		func(ctx context.Context) error { return droplets.Run(ctx, term, term.Created) },
+		func(ctx context.Context) error { return addresses.Run(ctx, term, term.Created) },
+		func(ctx context.Context) error { return told.run(ctx, term) },
+	} {
+		loops.Go(func() { cancel(loop(ctx)) }) // one that ends, ends all
+	}
+	loops.Wait()
+	return context.Cause(ctx)
 }

@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
-
-	"github.com/doproxy/doproxy/inventory"
 )
 
 // reloadWithin bounds a reload that was asked of all nodes.
@@ -31,9 +29,9 @@ func (b *balancer) reloaded() string {
 	return ""
 }
 
-// reloadIsOld says that a reload was asked for before this node could have been
-// meant: it is from before the agent started.
-func (b *balancer) reloadIsOld(state *inventory.State) bool {
-	id, err := ulid.Parse(state.Reload)
-	return err != nil || ulid.Time(id.Time()).Before(b.started)
+// isOld says that what this ULID stands for was asked for before this node could
+// have been meant: it is from before the agent started.
+func (b *balancer) isOld(id string) bool {
+	parsed, err := ulid.Parse(id)
+	return err != nil || ulid.Time(parsed.Time()).Before(b.started)
 }

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"net/url"
 	"time"
@@ -22,14 +21,14 @@ const (
 	reportAfter = 10 * time.Millisecond
 )
 
-func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+func nowMS() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
 // report keeps this node's record in the store, on a lease. The lease is left
 // to expire when the agent ends: its HAProxy runs on, and a restart that takes
 // less than the lease should look like none.
 func (a *agent) report(ctx context.Context) error {
 	backoff := inventory.Backoff{Min: minRetry, Max: maxRetry}
-	started := now()
+	started := nowMS()
 	for ctx.Err() == nil {
 		err := a.reportOnLease(ctx, started, backoff.Reset)
 		if ctx.Err() == nil {
@@ -84,16 +83,26 @@ type facts struct {
 	status    haproxy.Status
 	sample    time.Time
 	reloaded  string
-	kept      string
-	missing   bool // the store has no report of this node
+	held      *[]inventory.Condition
+	verified  *verified
+	drained   bool
+	old       int64 // workers
+	missing   bool  // the store has no report of this node
 }
 
 func (a *agent) facts() facts {
 	state := a.mirror.State()
 	return facts{
-		state.Inventory, a.balancer.sync.Status(), a.balancer.sync.Sample().At, a.balancer.reloaded(), a.balancer.kept(),
-		state.Nodes[a.cfg.Node] == nil,
+		state.Inventory, a.balancer.sync.Status(), a.balancer.sync.Sample().At, a.balancer.reloaded(),
+		a.balancer.held.Load(), a.balancer.verified.Load(), a.drained(state),
+		a.balancer.oldWorkers.Load(), state.Nodes[a.cfg.Node] == nil,
 	}
+}
+
+// drained says that an operator wants this node without clients.
+func (a *agent) drained(state *inventory.State) bool {
+	m := state.Members[a.cfg.Node]
+	return m != nil && !m.Drained.IsZero()
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -121,18 +130,26 @@ func (w *watched) look(state *inventory.State, sample haproxy.Sample) map[string
 
 // node is what this node has to report now.
 func (a *agent) node(started time.Time, seen *watched) *inventory.Node {
-	status, sample := a.balancer.sync.Status(), a.balancer.sync.Sample()
+	state, status, sample := a.mirror.State(), a.balancer.sync.Status(), a.balancer.sync.Sample()
 	n := &inventory.Node{
 		Name: a.cfg.Node, Version: a.version, Started: started,
 		PublicIPv4: a.cfg.Advertise.PublicIPv4, PublicIPv6: a.cfg.Advertise.PublicIPv6, PrivateIPv4: a.cfg.Advertise.PrivateIPv4,
+		Droplet:        a.cfg.Advertise.Droplet,
 		Applied:        inventory.Revision(status.Applied),
 		HAProxy:        string(status.State),
 		HAProxyVersion: status.Version, HAProxyPID: status.PID, HAProxySince: status.Since.UTC().Truncate(time.Millisecond),
-		Reloads:  int64(status.Reloads),
-		Reloaded: a.balancer.reloaded(),
-		Error:    cmp.Or(a.balancer.kept(), status.Error),
-		Seen:     inventory.Revision(sample.Revision),
-		Servers:  seen.look(a.mirror.State(), sample),
+		Reloads:    int64(status.Reloads),
+		Reloaded:   a.balancer.reloaded(),
+		Error:      status.Error,
+		Seen:       inventory.Revision(sample.Revision),
+		Servers:    seen.look(state, sample),
+		Conditions: a.balancer.holds(),
+	}
+	if a.drained(state) {
+		n.Sessions = sample.Sessions + int(a.balancer.oldWorkers.Load())
+	}
+	if v := a.balancer.verified.Load(); v != nil {
+		n.Verified, n.Differences = v.id, v.differences
 	}
 	for _, bind := range a.cfg.HAProxy.Binds {
 		scheme := "http"

@@ -9,8 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
-
-	doproxyv1 "github.com/doproxy/doproxy/proto/doproxy/v1"
 )
 
 // DefaultServer is asked when neither --server nor DOPROXY_SERVER names one.
@@ -18,13 +16,14 @@ const DefaultServer = "unix:///run/doproxy/doproxy.sock"
 
 // Options is what the commands need from outside.
 type Options struct {
-	// ParsePools reads the pools that a configuration file defines. Its errors
+	// Parse reads what a configuration file defines of the cluster. Its errors
 	// are for users: they name file, line, key and the mend. Without it there
-	// is no apply.
-	ParsePools func(path string, data []byte) ([]*doproxyv1.Pool, error)
-	// FormatPools writes pools in the form that ParsePools reads, for
-	// `pools get -o yaml`. By default the pools' settable fields under "pools:".
-	FormatPools func([]*doproxyv1.Pool) ([]byte, error)
+	// is no apply and no restore.
+	Parse func(path string, data []byte) (*Document, error)
+	// Format writes a document in the form that Parse reads, for `backup` and
+	// `pools get -o yaml`. By default the settable fields under "limits:",
+	// "ingress:" and "pools:".
+	Format func(Document) ([]byte, error)
 	// Now is the clock, time.Now by default.
 	Now func() time.Time
 	// Getenv is os.Getenv by default.
@@ -32,6 +31,11 @@ type Options struct {
 	// Terminal tells the size of the terminal behind w, and whether there is
 	// one. By default it asks the file that w is.
 	Terminal func(w io.Writer) (width, height int, ok bool)
+	// Interactive tells whether a person can answer a question at in. By default
+	// it asks whether the file that in is is a terminal.
+	Interactive func(in io.Reader) bool
+
+	rebuildQuiet time.Duration // rebuildQuiet by default
 }
 
 func (o *Options) setDefaults() {
@@ -44,9 +48,20 @@ func (o *Options) setDefaults() {
 	if o.Terminal == nil {
 		o.Terminal = terminalSize
 	}
-	if o.FormatPools == nil {
-		o.FormatPools = formatPoolsYAML
+	if o.rebuildQuiet == 0 {
+		o.rebuildQuiet = rebuildQuiet
 	}
+	if o.Interactive == nil {
+		o.Interactive = isTerminal
+	}
+	if o.Format == nil {
+		o.Format = formatYAML
+	}
+}
+
+func isTerminal(in io.Reader) bool {
+	f, isFile := in.(*os.File)
+	return isFile && term.IsTerminal(int(f.Fd()))
 }
 
 func terminalSize(w io.Writer) (width, height int, ok bool) {
@@ -107,8 +122,10 @@ func Add(root *cobra.Command, opts Options) {
 	)
 	root.AddCommand(
 		c.printCommand(), c.createCommand(), c.deleteCommand(),
-		c.scaleCommand(), c.applyCommand(), c.poolsCommand(),
+		c.scaleCommand(), c.applyCommand(), c.poolsCommand(), c.backupCommand(), c.restoreCommand(),
 		c.statusCommand(), c.watchCommand(), c.reloadCommand(), c.generateCommand(),
+		c.nodeCommand(), c.failoverCommand(), c.pauseCommand(), c.resumeCommand(),
+		c.confirmCommand(), c.verifyCommand(), c.rebuildCommand(),
 	)
 }
 

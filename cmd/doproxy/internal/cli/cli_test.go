@@ -272,15 +272,15 @@ func TestApply(t *testing.T) {
 func TestPoolsGetGivesWhatApplyTakes(t *testing.T) {
 	b := newBench(t)
 	got := b.run("pools", "get", "web", "-o", "yaml")
-	pools, err := parseTestPools("web.yml", []byte(got.out))
-	if err != nil || len(pools) != 1 {
+	doc, err := parseTest("web.yml", []byte(got.out))
+	if err != nil || len(doc.Pools) != 1 {
 		t.Fatalf("%v in\n%s", err, got.out)
 	}
 	want := proto.Clone(b.fake.pools[0]).(*doproxyv1.Pool)
 	want.Policy = nil // was empty
 	want.Serving, want.CostHourly, want.Etag, want.CreateTime = 0, 0, "", nil
-	if !proto.Equal(pools[0], want) {
-		t.Errorf("came back as %v, want %v", pools[0], want)
+	if !proto.Equal(doc.Pools[0], want) {
+		t.Errorf("came back as %v, want %v", doc.Pools[0], want)
 	}
 }
 

@@ -18,7 +18,8 @@ type display struct {
 	kind workKind
 
 	mu      sync.Mutex
-	view    progressView
+	now     work   // nil before the first answer
+	note    string // what is wrong with following it
 	start   time.Time
 	written string // the last plain line
 	reason  string // the last plain reason
@@ -28,8 +29,20 @@ type display struct {
 	stopped chan struct{}
 }
 
+// work is a moment of what a display shows. Its strings are clean.
+type work interface {
+	// title names the work, such as its pool.
+	title() string
+	// plain is where it stands, in one line.
+	plain() string
+	// reason is what holds it up, empty if nothing does.
+	reason() string
+	// lines are the live display.
+	lines(st style, elapsed time.Duration, note string) []string
+}
+
 func (s *session) display(kind workKind) *display {
-	d := &display{s: s, kind: kind, start: s.opts.Now(), view: progressView{kind: kind}}
+	d := &display{s: s, kind: kind, start: s.opts.Now()}
 	d.quiet = s.flags.noProgress || s.format == "json"
 	if !d.quiet && s.errStyle.live {
 		d.area = &area{w: s.err}
@@ -57,9 +70,13 @@ func (d *display) tick() {
 }
 
 func (d *display) progress(p *doproxyv1.Progress) {
+	d.show(progressView{kind: d.kind, progress: cleaned(p)})
+}
+
+func (d *display) show(w work) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.view.progress, d.view.note = cleaned(p), ""
+	d.now, d.note = w, ""
 	if d.quiet {
 		return
 	}
@@ -67,14 +84,13 @@ func (d *display) progress(p *doproxyv1.Progress) {
 		d.draw()
 		return
 	}
-	line := progressPlain(d.view)
-	if line != d.written {
+	if line := w.plain(); line != d.written {
 		d.line(line)
 		d.written = line
 	}
-	if reason := d.view.progress.GetReason(); reason != d.reason {
+	if reason := w.reason(); reason != d.reason {
 		if reason != "" {
-			d.line(progressPool(d.view) + ": held up: " + reason)
+			d.line(w.title() + ": held up: " + reason)
 		}
 		d.reason = reason
 	}
@@ -84,9 +100,9 @@ func (d *display) progress(p *doproxyv1.Progress) {
 func (d *display) lost(err error, left time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	first := d.view.note == ""
+	first := d.note == ""
 	why := (&Failure{Err: err}).Error()
-	d.view.note = clean(why) + "; trying again"
+	d.note = clean(why) + "; trying again"
 	if d.area != nil {
 		d.draw()
 	} else if first {
@@ -97,15 +113,18 @@ func (d *display) lost(err error, left time.Duration) {
 func (d *display) line(text string) { _, _ = io.WriteString(d.s.err, text+"\n") }
 
 func (d *display) draw() {
-	if d.view.progress == nil && d.view.note == "" {
+	if d.now == nil && d.note == "" {
 		return
 	}
 	st := d.s.errStyle
 	if width, height, ok := d.s.opts.Terminal(d.s.err); ok {
 		st.width, st.height = width, height
 	}
-	d.view.elapsed = d.s.opts.Now().Sub(d.start)
-	d.area.draw(st, progressLines(st, d.view))
+	w := d.now
+	if w == nil {
+		w = progressView{kind: d.kind}
+	}
+	d.area.draw(st, w.lines(st, d.s.opts.Now().Sub(d.start), d.note))
 }
 
 // close ends the display; what it last drew stays.

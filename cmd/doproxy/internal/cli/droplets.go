@@ -63,7 +63,9 @@ func (s *session) print(pool string) error {
 		fmt.Fprintf(s.err, "doproxy: warning: the store is out of reach, this is the inventory as last seen: %s\n", clean(list.GetStale()))
 	}
 	for _, p := range held {
-		fmt.Fprintf(s.err, "doproxy: warning: creates in %s are held back: %s\n", poolID(p.GetName()), heldReason(now, p))
+		for _, line := range heldLines(now, p) {
+			fmt.Fprintf(s.err, "doproxy: warning: %s\n", line)
+		}
 	}
 	return nil
 }
@@ -76,7 +78,7 @@ func (s *session) heldPools(pool string) (held []*doproxyv1.Pool) {
 		return nil
 	}
 	for _, p := range pools {
-		if p.GetReason() != "" && (pool == "" || p.GetName() == poolName(pool)) {
+		if len(heldLines(s.opts.Now(), p)) > 0 && (pool == "" || p.GetName() == poolName(pool)) {
 			held = append(held, p)
 		}
 	}
@@ -89,11 +91,13 @@ func dropletsJSON(list *doproxyv1.ListDropletsResponse) any {
 	for i, d := range list.GetDroplets() {
 		droplets[i] = json.RawMessage(fmt.Sprintf(`{"index":%d,%s`, i, protoJSON(d)[1:]))
 	}
+	cost, _ := spent(list.GetDroplets())
 	return struct {
-		Etag     string            `json:"etag"`
-		Stale    string            `json:"stale"`
-		Droplets []json.RawMessage `json:"droplets"`
-	}{list.GetEtag(), list.GetStale(), droplets}
+		Etag       string            `json:"etag"`
+		Stale      string            `json:"stale"`
+		CostHourly float64           `json:"cost_hourly"`
+		Droplets   []json.RawMessage `json:"droplets"`
+	}{list.GetEtag(), list.GetStale(), cost, droplets}
 }
 
 // listDroplets reads all pages. If the inventory changes in between, it begins
@@ -157,7 +161,7 @@ all nodes. Ctrl-C stops following, not the work.`,
 	cmd.Flags().Int32VarP(&req.count, "count", "n", 1, "how many")
 	cmd.Flags().StringVar(&req.pool, "pool", "", "in this pool; may be left out while there is one only")
 	cmd.Flags().BoolVar(&req.noWait, "no-wait", false, "return when the wish is on record")
-	cmd.Flags().BoolVar(&req.dryRun, "dry-run", false, "check the request and change nothing")
+	cmd.Flags().BoolVar(&req.dryRun, "dry-run", false, "say what would come of it and its cost, and change nothing")
 	cmd.Flags().StringVar(&req.id, "request-id", "", "requests with the same id within an hour count once (default a random one)")
 	_ = cmd.RegisterFlagCompletionFunc("pool", c.completePools)
 	cmd.RunE = c.run(func(s *session, _ []string) error {
@@ -182,8 +186,10 @@ func (s *session) create(req *doproxyv1.CreateDropletsRequest) error {
 	brief := req.GetNoWait() || req.GetValidateOnly()
 	d := s.display(creating)
 	d.quiet = d.quiet || brief
-	p, err := s.follow(d, brief, func(ctx context.Context, cc grpc.ClientConnInterface) (receiver, error) {
-		return progressOf(doproxyv1.NewDropletServiceClient(cc).CreateDroplets(ctx, req))
+	var forecast *doproxyv1.Forecast
+	p, err := s.follow(d, brief, func(ctx context.Context, cc grpc.ClientConnInterface) (receiver[*doproxyv1.Progress], error) {
+		stream, err := doproxyv1.NewDropletServiceClient(cc).CreateDroplets(ctx, req)
+		return progressOf(&forecast, stream, err)
 	})
 	d.close()
 	if status.Code(err) == codes.Aborted && s.format != "json" {
@@ -194,7 +200,7 @@ func (s *session) create(req *doproxyv1.CreateDropletsRequest) error {
 		return s.followFailure(op, p, req.GetRequestId(), err)
 	}
 	if s.format == "json" {
-		if err := s.progressResult(req.GetRequestId(), req.GetValidateOnly(), p); err != nil {
+		if err := s.progressResult(req.GetRequestId(), req.GetValidateOnly(), p, forecast); err != nil {
 			return err
 		}
 	} else if brief {
@@ -203,6 +209,7 @@ func (s *session) create(req *doproxyv1.CreateDropletsRequest) error {
 			verb = "Would request"
 		}
 		fmt.Fprintf(s.out, "%s %s in %s, wanted %d.\n", verb, counted(p.GetTotal(), "droplet"), poolID(p.GetPool().GetName()), p.GetPool().GetDesired())
+		fmt.Fprint(s.out, forecastText(s.style, forecast))
 	}
 	if brief {
 		return nil
@@ -234,12 +241,17 @@ func served(p *doproxyv1.Progress) (made []*doproxyv1.Droplet) {
 }
 
 // progressResult is what create and delete give with -o json.
-func (s *session) progressResult(requestID string, dryRun bool, p *doproxyv1.Progress) error {
-	return writeJSON(s.out, struct {
+func (s *session) progressResult(requestID string, dryRun bool, p *doproxyv1.Progress, forecast *doproxyv1.Forecast) error {
+	out := struct {
 		RequestID string          `json:"request_id"`
 		DryRun    bool            `json:"dry_run"`
 		Progress  json.RawMessage `json:"progress"`
-	}{requestID, dryRun, protoJSON(p)})
+		Forecast  any             `json:"forecast"`
+	}{requestID, dryRun, protoJSON(p), nil}
+	if forecast != nil {
+		out.Forecast = protoJSON(forecast)
+	}
+	return writeJSON(s.out, out)
 }
 
 func (c *client) deleteCommand() *cobra.Command {
@@ -266,7 +278,7 @@ Ctrl-C stops following, not the work.`,
 		ValidArgsFunction: c.completeDroplets,
 	}
 	cmd.Flags().BoolVar(&req.noWait, "no-wait", false, "return when the wish is on record")
-	cmd.Flags().BoolVar(&req.dryRun, "dry-run", false, "say what would be deleted and change nothing")
+	cmd.Flags().BoolVar(&req.dryRun, "dry-run", false, "say what would be deleted and the cost, and change nothing")
 	cmd.Flags().StringVar(&req.id, "request-id", "", "requests with the same id within an hour count once (default a random one)")
 	cmd.RunE = c.run(func(s *session, args []string) error {
 		shown, ok := s.recall()
@@ -319,8 +331,10 @@ func (s *session) delete(what string, req *doproxyv1.DeleteDropletsRequest) erro
 	brief := req.GetNoWait() || req.GetValidateOnly()
 	d := s.display(deleting)
 	d.quiet = d.quiet || brief
-	p, err := s.follow(d, brief, func(ctx context.Context, cc grpc.ClientConnInterface) (receiver, error) {
-		return progressOf(doproxyv1.NewDropletServiceClient(cc).DeleteDroplets(ctx, req))
+	var forecast *doproxyv1.Forecast
+	p, err := s.follow(d, brief, func(ctx context.Context, cc grpc.ClientConnInterface) (receiver[*doproxyv1.Progress], error) {
+		stream, err := doproxyv1.NewDropletServiceClient(cc).DeleteDroplets(ctx, req)
+		return progressOf(&forecast, stream, err)
 	})
 	d.close()
 	if err != nil {
@@ -331,7 +345,7 @@ func (s *session) delete(what string, req *doproxyv1.DeleteDropletsRequest) erro
 		return failure
 	}
 	if s.format == "json" {
-		return s.progressResult(req.GetRequestId(), req.GetValidateOnly(), p)
+		return s.progressResult(req.GetRequestId(), req.GetValidateOnly(), p, forecast)
 	}
 	if brief {
 		verb := "Requested: delete"
@@ -341,6 +355,7 @@ func (s *session) delete(what string, req *doproxyv1.DeleteDropletsRequest) erro
 		for _, d := range p.GetDroplets() {
 			fmt.Fprintf(s.out, "%s %s (pvt ip: %s, id: %s) from %s.\n", verb, clean(d.GetHostname()), dash(clean(d.GetPrivateIpv4())), idOf(d.GetId()), poolID(clean(d.GetPool())))
 		}
+		fmt.Fprint(s.out, forecastText(s.style, forecast))
 		return nil
 	}
 	_, err = io.WriteString(s.out, successLines(s.style, deletedDroplets(p), deletedVerb))

@@ -30,6 +30,7 @@ const (
 	ExitUnavailable = 6
 	ExitTimeout     = 7
 	ExitDenied      = 8
+	ExitDiffers     = 9 // verify alone
 	ExitInterrupted = 130
 )
 
@@ -277,4 +278,13 @@ func withType(m proto.Message) json.RawMessage {
 		head += ","
 	}
 	return json.RawMessage(head + string(body[1:]))
+}
+
+// withMend adds advice to an error, if it is a Failure.
+func withMend(err error, mend ...string) error {
+	var f *Failure
+	if errors.As(err, &f) {
+		f.Mend = append(f.Mend, mend...)
+	}
+	return err
 }

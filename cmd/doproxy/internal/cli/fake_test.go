@@ -29,6 +29,7 @@ type fake struct {
 	doproxyv1.UnimplementedDropletServiceServer
 	doproxyv1.UnimplementedClusterServiceServer
 	doproxyv1.UnimplementedNodeServiceServer
+	clusterFake
 
 	mu        sync.Mutex
 	pools     []*doproxyv1.Pool
@@ -53,7 +54,7 @@ type fake struct {
 }
 
 func newFake() *fake {
-	f := &fake{revision: 100, changed: make(chan struct{}), requests: map[string][]string{}, now: func() time.Time { return epoch }}
+	f := &fake{clusterFake: newClusterFake(), revision: 100, changed: make(chan struct{}), requests: map[string][]string{}, now: func() time.Time { return epoch }}
 	f.pools = []*doproxyv1.Pool{{
 		Name: "pools/web", HostnamePrefix: "auto-nginx", Desired: 2, Min: 1, Max: 200, Etag: "p1",
 		Template: &doproxyv1.Template{Region: "nyc3", Size: "s-1vcpu-1gb", Image: "ubuntu-24-04-x64", UserData: "#cloud-config\npackages: [nginx]\n"},
@@ -245,7 +246,7 @@ func (f *fake) CreateDroplets(req *doproxyv1.CreateDropletsRequest, stream grpc.
 		}
 		p.Done = p.Serving == p.Total
 		f.mu.Unlock()
-		if err := stream.Send(&doproxyv1.CreateDropletsResponse{Progress: p}); err != nil {
+		if err := stream.Send(&doproxyv1.CreateDropletsResponse{Progress: p, Forecast: f.told(req.GetValidateOnly())}); err != nil {
 			return err
 		}
 		if p.Done || req.GetNoWait() || req.GetValidateOnly() {
@@ -340,7 +341,7 @@ func (f *fake) DeleteDroplets(req *doproxyv1.DeleteDropletsRequest, stream grpc.
 		}
 		f.bump()
 		f.mu.Unlock()
-		if err := stream.Send(&doproxyv1.DeleteDropletsResponse{Progress: p}); err != nil {
+		if err := stream.Send(&doproxyv1.DeleteDropletsResponse{Progress: p, Forecast: f.told(req.GetValidateOnly())}); err != nil {
 			return err
 		}
 		if p.Done || req.GetNoWait() || req.GetValidateOnly() {
@@ -358,7 +359,7 @@ func (f *fake) ImportDroplets(_ context.Context, req *doproxyv1.ImportDropletsRe
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	res := &doproxyv1.ImportDropletsResponse{Pool: f.count(f.pools[0])}
+	res := &doproxyv1.ImportDropletsResponse{Pool: f.count(f.pools[0]), Forecast: f.told(req.GetValidateOnly())}
 	for _, id := range req.GetIds() {
 		if slices.ContainsFunc(f.droplets, func(d *doproxyv1.Droplet) bool { return d.GetId() == id }) {
 			continue
@@ -420,9 +421,9 @@ func (f *fake) ApplyPool(_ context.Context, req *doproxyv1.ApplyPoolRequest) (*d
 		if !req.GetValidateOnly() {
 			f.pools = append(f.pools, req.GetPool())
 		}
-		return &doproxyv1.ApplyPoolResponse{Pool: req.GetPool(), Created: true}, nil
+		return &doproxyv1.ApplyPoolResponse{Pool: req.GetPool(), Created: true, Forecast: f.told(req.GetValidateOnly())}, nil
 	}
-	res := &doproxyv1.ApplyPoolResponse{Pool: req.GetPool()}
+	res := &doproxyv1.ApplyPoolResponse{Pool: req.GetPool(), Forecast: f.told(req.GetValidateOnly())}
 	if a, b := old.GetTemplate(), req.GetPool().GetTemplate(); a.GetSize() != b.GetSize() {
 		res.Changes = append(res.Changes, &doproxyv1.FieldChange{Field: "template.size", Before: a.GetSize(), After: b.GetSize()})
 	}
@@ -499,7 +500,7 @@ func (f *fake) ScalePool(_ context.Context, req *doproxyv1.ScalePoolRequest) (*d
 			go f.raise(f.newDroplet(p).GetHostname())
 		}
 	}
-	return &doproxyv1.ScalePoolResponse{Pool: after, PreviousDesired: before}, nil
+	return &doproxyv1.ScalePoolResponse{Pool: after, PreviousDesired: before, Forecast: f.told(req.GetValidateOnly())}, nil
 }
 
 // raise brings one droplet to serve.
@@ -520,6 +521,7 @@ func (f *fake) GetStatus(_ context.Context, req *doproxyv1.GetStatusRequest) (*d
 		Cluster: "demo", Uid: "01JUID", Revision: f.revision, InventoryRevision: 100, Leader: "nodes/lb1", Node: "nodes/lb2", StoreError: f.storeErr,
 		Nodes: f.nodes, Events: f.events[max(0, len(f.events)-int(req.GetEvents())):],
 	}
+	f.fillStatus(res)
 	if f.storeErr != "" {
 		res.StoreErrorTime = timestamppb.New(f.now().Add(-12 * time.Second))
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"io"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -22,14 +21,16 @@ const firstAnswer = 15 * time.Second
 // newRequestID is a random one, for requests that must count once.
 func newRequestID() string { return rand.Text() }
 
-// receiver gives the next message of a stream of progress.
-type receiver func() (*doproxyv1.Progress, error)
+// receiver gives the next message of a stream.
+type receiver[M any] func() (M, error)
 
-// progressOf turns a stream of answers into a receiver.
+// progressOf turns a stream of answers into a receiver of their progress. What
+// they forecast goes to forecast.
 func progressOf[Res any, M interface {
 	*Res
 	GetProgress() *doproxyv1.Progress
-}](stream grpc.ServerStreamingClient[Res], err error) (receiver, error) {
+	GetForecast() *doproxyv1.Forecast
+}](forecast **doproxyv1.Forecast, stream grpc.ServerStreamingClient[Res], err error) (receiver[*doproxyv1.Progress], error) {
 	if err != nil {
 		return nil, err
 	}
@@ -37,6 +38,9 @@ func progressOf[Res any, M interface {
 		res, err := stream.Recv()
 		if err != nil {
 			return nil, err
+		}
+		if f := M(res).GetForecast(); f != nil {
+			*forecast = f
 		}
 		return M(res).GetProgress(), nil
 	}, nil
@@ -46,10 +50,21 @@ func progressOf[Res any, M interface {
 // with noWait, on record. A stream that is lost is opened again with the same
 // request, whose id makes it count once. It returns the last progress seen even
 // with an error: nil then means that nothing is known to be on record.
-func (s *session) follow(d *display, noWait bool, open func(context.Context, grpc.ClientConnInterface) (receiver, error)) (*doproxyv1.Progress, error) {
+func (s *session) follow(d *display, noWait bool, open func(context.Context, grpc.ClientConnInterface) (receiver[*doproxyv1.Progress], error)) (*doproxyv1.Progress, error) {
 	var last *doproxyv1.Progress
 	e := effort{repeat: true, persist: true, note: d.lost}
-	err := s.try(e, func(ctx context.Context, cc grpc.ClientConnInterface, contact func()) error {
+	err := followStream(s, e, open, func(p *doproxyv1.Progress) (over bool) {
+		last = p
+		d.progress(p)
+		return noWait || p.GetDone()
+	})
+	return last, err
+}
+
+// followStream opens a stream and gives each message to seen, until that says
+// that it is over. A stream that is lost is opened again as far as e goes.
+func followStream[M any](s *session, e effort, open func(context.Context, grpc.ClientConnInterface) (receiver[M], error), seen func(M) (over bool)) error {
+	return s.try(e, func(ctx context.Context, cc grpc.ClientConnInterface, contact func()) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		var silent atomic.Bool
@@ -60,25 +75,40 @@ func (s *session) follow(d *display, noWait bool, open func(context.Context, grp
 			return err
 		}
 		for {
-			p, err := next()
+			m, err := next()
 			switch {
 			case silent.Load():
 				return status.Errorf(codes.DeadlineExceeded, "no answer within %v", firstAnswer)
-			case errors.Is(err, io.EOF):
-				return errEnded
 			case err != nil:
-				return err
+				return endOfStream(err)
 			}
 			guard.Stop()
 			contact()
-			last = p
-			d.progress(p)
-			if noWait || p.GetDone() {
+			if seen(m) {
 				return nil
 			}
 		}
 	})
-	return last, err
+}
+
+// onRecord makes the end of following work that is on record already into an
+// error that says so.
+func (s *session) onRecord(op string, err error, mend ...string) error {
+	failure := s.fail(op, err)
+	var f *Failure
+	if !errors.As(failure, &f) {
+		return failure
+	}
+	switch {
+	case f.exit() == ExitInterrupted || f.exit() == ExitTimeout:
+		f.Err = &wrapped{"stopped following, the work goes on: ", f.Err}
+	case passing(err):
+		f.Err = &wrapped{"lost sight of the work, which goes on: ", unclaimed(f.Err)}
+	default:
+		return f
+	}
+	f.Mend = append(f.Mend, mend...)
+	return f
 }
 
 // followFailure makes the end of a follow that was not done into an error that

@@ -70,6 +70,9 @@ func (s *session) importDroplets(what ImportOptions) error {
 		if known := len(what.IDs) - len(res.GetImporting()); known > 0 {
 			fmt.Fprintf(s.out, "%d in the inventory already.\n", known)
 		}
+		if what.DryRun {
+			fmt.Fprint(s.out, forecastText(s.style, res.GetForecast()))
+		}
 	}
 	f := &importing{session: s, told: told, pool: pool, waiting: slices.Clone(res.GetImporting()), imported: []int64{}, refused: []refusedImport{}}
 	if !brief {

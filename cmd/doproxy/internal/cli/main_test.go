@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -58,35 +59,48 @@ func TestMain(m *testing.M) {
 
 func newRoot(opts Options) *cobra.Command {
 	root := &cobra.Command{Use: "doproxy", Short: "Scale droplets behind HAProxy"}
-	if opts.ParsePools == nil {
-		opts.ParsePools = parseTestPools
+	if opts.Parse == nil {
+		opts.Parse = parseTest
 	}
 	Add(root, opts)
 	return root
 }
 
-// parseTestPools reads what formatPoolsYAML writes, strictly.
-func parseTestPools(path string, data []byte) ([]*doproxyv1.Pool, error) {
+// parseTest reads what formatYAML writes, strictly.
+func parseTest(path string, data []byte) (*Document, error) {
 	asJSON, err := yaml.YAMLToJSON(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	var doc struct {
-		Pools []json.RawMessage `json:"pools"`
+	var file struct {
+		Limits, Ingress json.RawMessage
+		Pools           []json.RawMessage
 	}
-	if err := json.Unmarshal(asJSON, &doc); err != nil {
+	if err := json.Unmarshal(asJSON, &file); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	var pools []*doproxyv1.Pool
-	for _, raw := range doc.Pools {
-		p := &doproxyv1.Pool{}
-		if err := protojson.Unmarshal(raw, p); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		p.Name = poolName(p.GetName())
-		pools = append(pools, p)
+	doc := &Document{}
+	if file.Limits != nil || file.Ingress != nil {
+		doc.Settings = &doproxyv1.Settings{}
 	}
-	return pools, nil
+	if file.Limits != nil {
+		doc.Settings.Limits = &doproxyv1.Limits{}
+		err = errors.Join(err, protojson.Unmarshal(file.Limits, doc.Settings.Limits))
+	}
+	if file.Ingress != nil {
+		doc.Settings.Ingress = &doproxyv1.Ingress{}
+		err = errors.Join(err, protojson.Unmarshal(file.Ingress, doc.Settings.Ingress))
+	}
+	for _, raw := range file.Pools {
+		p := &doproxyv1.Pool{}
+		err = errors.Join(err, protojson.Unmarshal(raw, p))
+		p.Name = poolName(p.GetName())
+		doc.Pools = append(doc.Pools, p)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return doc, nil
 }
 
 // terminal is an output that says it is one.
@@ -122,6 +136,8 @@ type bench struct {
 	stop  func()
 	sock  string
 	now   func() time.Time
+	// answer is what the user types at a terminal; without it stdin is none.
+	answer string
 }
 
 func newBench(t *testing.T) *bench {
@@ -174,7 +190,10 @@ func (b *bench) runOn(ctx context.Context, out, errs io.Writer, args ...string) 
 			}
 			return t.width, 40, true
 		},
+		Interactive:  func(io.Reader) bool { return b.answer != "" },
+		rebuildQuiet: 50 * time.Millisecond,
 	})
+	root.SetIn(strings.NewReader(b.answer))
 	root.SetOut(out)
 	root.SetErr(errs)
 	root.SetArgs(args)

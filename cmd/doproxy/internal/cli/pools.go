@@ -3,106 +3,14 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
 	doproxyv1 "github.com/doproxy/doproxy/proto/doproxy/v1"
 )
-
-// mostFile is more than any configuration has.
-const mostFile = 4 << 20
-
-func (c *client) applyCommand() *cobra.Command {
-	var file string
-	var dryRun bool
-	cmd := &cobra.Command{
-		Use: "apply -f FILE", GroupID: groupPools,
-		Short: "Create or change pools from a file",
-		Long: `Create the pools that a YAML file defines, or change them to what it says. All are
-checked before the first is changed. Pools that the file does not name stay.`,
-		Example: "  doproxy apply -f doproxy.yml --dry-run\n  doproxy apply -f - < pools.yml",
-		Args:    cobra.NoArgs,
-	}
-	cmd.Flags().StringVarP(&file, "file", "f", "", "the file, - for standard input")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show the difference and change nothing")
-	_ = cmd.MarkFlagFilename("file", "yml", "yaml", "json")
-	cmd.RunE = c.run(func(s *session, _ []string) error {
-		if file == "" {
-			return usage("apply needs -f FILE, - for standard input")
-		}
-		pools, err := s.readPools(file, cmd.InOrStdin())
-		if err != nil {
-			return err
-		}
-		return s.apply(pools, dryRun)
-	})
-	return cmd
-}
-
-func (s *session) readPools(file string, stdin io.Reader) ([]*doproxyv1.Pool, error) {
-	if s.opts.ParsePools == nil {
-		return nil, &Failure{Op: "apply", Err: errors.New("this program was built without a reader for pools")}
-	}
-	name, in := file, stdin
-	if file == "-" {
-		name = "<stdin>"
-	} else {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, &Failure{Op: "apply", Err: err, Exit: ExitUsage}
-		}
-		defer f.Close()
-		in = f
-	}
-	data, err := io.ReadAll(io.LimitReader(in, mostFile+1))
-	if err == nil && len(data) > mostFile {
-		err = fmt.Errorf("%s is larger than %d MiB", name, mostFile>>20)
-	}
-	if err != nil {
-		return nil, &Failure{Op: "apply", Err: err, Exit: ExitUsage}
-	}
-	pools, err := s.opts.ParsePools(name, data)
-	if err == nil && len(pools) == 0 {
-		err = fmt.Errorf("%s defines no pool", name)
-	}
-	if err != nil {
-		return nil, &Failure{Op: "apply", Err: err, Exit: ExitUsage}
-	}
-	return pools, nil
-}
-
-func (s *session) apply(pools []*doproxyv1.Pool, dryRun bool) error {
-	var results []*doproxyv1.ApplyPoolResponse
-	for _, validate := range []bool{true, false} {
-		if dryRun && !validate || !dryRun && validate && len(pools) == 1 {
-			continue
-		}
-		results = results[:0]
-		for _, pool := range pools {
-			res, err := ask(s, changing, &doproxyv1.ApplyPoolRequest{Pool: pool, ValidateOnly: validate}, func(ctx context.Context, cc grpc.ClientConnInterface, req *doproxyv1.ApplyPoolRequest) (*doproxyv1.ApplyPoolResponse, error) {
-				return doproxyv1.NewPoolServiceClient(cc).ApplyPool(ctx, req)
-			})
-			if err != nil {
-				return s.fail("apply pool "+poolID(pool.GetName()), err)
-			}
-			results = append(results, res)
-			if validate == dryRun && s.format != "json" {
-				if _, err := io.WriteString(s.out, applyText(s.style, res, dryRun)); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	if s.format == "json" {
-		return writeJSON(s.out, map[string]any{"dry_run": dryRun, "applied": protoList(results)})
-	}
-	return nil
-}
 
 func (c *client) poolsCommand() *cobra.Command {
 	list := c.run(func(s *session, _ []string) error {
@@ -148,7 +56,7 @@ func (c *client) poolsGetCommand() *cobra.Command {
 			case "table":
 				_, err = io.WriteString(s.out, poolText(s.style, s.opts.Now(), res.GetPool()))
 			case "yaml":
-				text, formatErr := s.opts.FormatPools([]*doproxyv1.Pool{res.GetPool()})
+				text, formatErr := s.opts.Format(Document{Pools: []*doproxyv1.Pool{res.GetPool()}})
 				if formatErr != nil {
 					return &Failure{Op: "pools get " + poolID(args[0]), Err: formatErr}
 				}

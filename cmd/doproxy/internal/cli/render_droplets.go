@@ -81,11 +81,33 @@ func dropletsTable(st style, now time.Time, droplets []*doproxyv1.Droplet, held 
 			b.WriteString("\n" + st.yellow(wrap(st.sign("▲", "!")+" "+d.GetHostname()+": "+d.GetReason(), st.width, "  ")) + "\n")
 		}
 	}
+	b.WriteString("\n" + wrap(spentText(list), st.width, "  ") + "\n")
 	if len(nodes) > 0 {
 		legend := fmt.Sprintf("health on %s: %s up  %s down  %s unchecked", strings.Join(nodes, ", "), st.health("up"), st.health("down"), st.health("unchecked"))
-		b.WriteString("\n" + wrap(legend, st.width, "  ") + "\n")
+		b.WriteString(wrap(legend, st.width, "  ") + "\n")
 	}
 	return b.String()
+}
+
+// spentText is what droplets cost together.
+func spentText(droplets []*doproxyv1.Droplet) string {
+	cost, unknown := spent(droplets)
+	text := fmt.Sprintf("%s: %s an hour, about %s a month", countedAs(len(droplets), "droplet", "droplets"), money(cost), monthly(cost))
+	if unknown > 0 {
+		text += fmt.Sprintf(", and %d of unknown price", unknown)
+	}
+	return text
+}
+
+// spent adds up prices an hour, in US dollars, and counts the droplets without one.
+func spent(droplets []*doproxyv1.Droplet) (cost float64, unknown int) {
+	for _, d := range droplets {
+		cost += d.GetPriceHourly()
+		if d.GetPriceHourly() == 0 {
+			unknown++
+		}
+	}
+	return cost, unknown
 }
 
 // fits is the table with as many columns as the width holds.
@@ -201,12 +223,39 @@ func heldBy(held []*doproxyv1.Pool, d *doproxyv1.Droplet) bool {
 	})
 }
 
-// heldUp tells why pools cannot grow.
+// heldUp tells why pools cannot grow or shrink.
 func heldUp(b *strings.Builder, st style, now time.Time, pools []*doproxyv1.Pool) {
 	for _, p := range pools {
-		line := fmt.Sprintf("%s creates in %s are held back: %s", st.sign("▲", "!"), poolID(p.GetName()), heldReason(now, p))
-		b.WriteString("\n" + st.yellow(wrap(line, st.width, "  ")) + "\n")
+		for _, line := range heldLines(now, p) {
+			b.WriteString("\n" + st.yellow(wrap(st.sign("▲", "!")+" "+line, st.width, "  ")) + "\n")
+		}
 	}
+}
+
+// heldLines are what holds a pool up, a sentence each; none if nothing does.
+func heldLines(now time.Time, p *doproxyv1.Pool) (lines []string) {
+	name := poolID(clean(p.GetName()))
+	switch {
+	case p.GetStopTime() != nil:
+		line := fmt.Sprintf("%s creates nothing any more for %s", name, ago(now, p.GetStopTime()))
+		reason := clean(p.GetReason())
+		if !strings.Contains(reason, "in a row") {
+			line += fmt.Sprintf(", after %d failures in a row", p.GetFailures())
+		}
+		if reason != "" {
+			line += ": " + reason
+		}
+		if !strings.Contains(reason, "doproxy resume") {
+			line += "; let it try again with `doproxy resume " + name + "`"
+		}
+		lines = append(lines, line)
+	case p.GetReason() != "":
+		lines = append(lines, fmt.Sprintf("creates in %s are held back: %s", name, heldReason(now, p)))
+	}
+	if p.GetRewoundTime() != nil {
+		lines = append(lines, fmt.Sprintf("%s: its record is older than its droplets (found %s ago): none goes for being surplus until `doproxy scale %s=N` or `doproxy confirm %s`", name, ago(now, p.GetRewoundTime()), name, name))
+	}
+	return lines
 }
 
 // heldReason is the cloud's words and when the next try comes.

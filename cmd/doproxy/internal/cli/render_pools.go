@@ -6,9 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	doproxyv1 "github.com/doproxy/doproxy/proto/doproxy/v1"
 )
@@ -28,6 +26,22 @@ func applyText(st style, res *doproxyv1.ApplyPoolResponse, dryRun bool) string {
 	default:
 		return fmt.Sprintf("%s: changed\n", pool) + changesText(st, res.GetChanges())
 	}
+}
+
+// settingsText is what one apply changes of the settings, or would.
+func settingsText(st style, res *doproxyv1.ApplySettingsResponse, dryRun bool) string {
+	changes := make([]*doproxyv1.FieldChange, len(res.GetChanges()))
+	for i, c := range res.GetChanges() {
+		changes[i] = &doproxyv1.FieldChange{Field: c.GetField(), Before: c.GetBefore(), After: c.GetAfter()}
+	}
+	word := "changed"
+	switch {
+	case len(changes) == 0:
+		word = "unchanged"
+	case dryRun:
+		word = "would change"
+	}
+	return st.bold("settings") + ": " + word + "\n" + changesText(st, changes)
 }
 
 func changesText(st style, changes []*doproxyv1.FieldChange) string {
@@ -70,8 +84,12 @@ func poolsPlain(now time.Time, pools []*doproxyv1.Pool) string {
 		fmt.Fprintf(&b, "%s: wanted %d, serving %d, starting %d, leaving %d, min %d, max %d, region %s, size %s, image %s, cost %s\n",
 			poolID(p.GetName()), p.GetDesired(), p.GetServing(), p.GetStarting(), p.GetLeaving(), p.GetMin(), p.GetMax(),
 			dash(p.GetTemplate().GetRegion()), dash(p.GetTemplate().GetSize()), dash(p.GetTemplate().GetImage()), dollars(p.GetCostHourly()))
-		if p.GetReason() != "" {
+		if p.GetReason() != "" && p.GetStopTime() == nil {
 			fmt.Fprintf(&b, "%s: creates are held back: %s\n", poolID(p.GetName()), heldReason(now, p))
+			p.Reason = ""
+		}
+		for _, line := range heldLines(now, p) {
+			fmt.Fprintf(&b, "%s\n", line)
 		}
 	}
 	if len(pools) == 0 {
@@ -90,9 +108,7 @@ func poolsTable(st style, now time.Time, pools []*doproxyv1.Pool) string {
 		p = cleaned(p)
 		g.add(st.bold(poolID(p.GetName())), count(p.GetDesired()), st.served(p), count(p.GetStarting()), count(p.GetLeaving()),
 			bounds(st, p), dash(p.GetTemplate().GetRegion()), dash(p.GetTemplate().GetSize()), dollars(p.GetCostHourly()))
-		if p.GetReason() != "" {
-			held = append(held, p)
-		}
+		held = append(held, p)
 	}
 	var b strings.Builder
 	b.WriteString(st.clipLines(g.String()))
@@ -140,67 +156,6 @@ func poolText(st style, now time.Time, p *doproxyv1.Pool) string {
 	walk("", p.ProtoReflect())
 	var b strings.Builder
 	b.WriteString(g.String())
-	if p.GetReason() != "" {
-		heldUp(&b, st, now, []*doproxyv1.Pool{p})
-	}
+	heldUp(&b, st, now, []*doproxyv1.Pool{p})
 	return b.String()
-}
-
-// outputOnly are the fields of a pool that apply ignores.
-var outputOnly = map[protoreflect.Name]bool{
-	"serving": true, "starting": true, "leaving": true, "reason": true, "retry_time": true,
-	"cost_hourly": true, "etag": true, "create_time": true,
-}
-
-// yamlKeys are the keys of the configuration file that differ from the field's
-// name.
-var yamlKeys = map[protoreflect.Name]string{"max_connections": "maxconn"}
-
-// formatPoolsYAML writes the settable fields of pools under "pools:".
-func formatPoolsYAML(pools []*doproxyv1.Pool) ([]byte, error) {
-	list := make([]yaml.MapSlice, len(pools))
-	for i, p := range pools {
-		list[i] = settable(p.ProtoReflect())
-		list[i][0].Value = poolID(p.GetName())
-	}
-	return yaml.MarshalWithOptions(yaml.MapSlice{{Key: "pools", Value: list}}, yaml.IndentSequence(true), yaml.UseLiteralStyleIfMultiline(true))
-}
-
-func settable(m protoreflect.Message) yaml.MapSlice {
-	var out yaml.MapSlice
-	fields := m.Descriptor().Fields()
-	for i := range fields.Len() {
-		fd := fields.Get(i)
-		if !m.Has(fd) || m.Descriptor().FullName() == "doproxy.v1.Pool" && outputOnly[fd.Name()] {
-			continue
-		}
-		var v any
-		switch {
-		case fd.IsList():
-			items := m.Get(fd).List()
-			list := make([]any, items.Len())
-			for i := range list {
-				list[i] = items.Get(i).Interface()
-			}
-			v = list
-		case fd.Kind() == protoreflect.MessageKind:
-			if d, ok := m.Get(fd).Message().Interface().(*durationpb.Duration); ok {
-				v = d.AsDuration().String()
-				break
-			}
-			inner := settable(m.Get(fd).Message())
-			if len(inner) == 0 {
-				continue
-			}
-			v = inner
-		default:
-			v = m.Get(fd).Interface()
-		}
-		key := string(fd.Name())
-		if other, ok := yamlKeys[fd.Name()]; ok {
-			key = other
-		}
-		out = append(out, yaml.MapItem{Key: key, Value: v})
-	}
-	return out
 }

@@ -16,6 +16,9 @@ const (
 	creating workKind = iota
 	deleting
 	scaling
+	draining
+	moving
+	rebuilding
 )
 
 // progressView is all that a display of work shows.
@@ -26,6 +29,15 @@ type progressView struct {
 	elapsed  time.Duration
 	// note is what is wrong with following it.
 	note string
+}
+
+func (v progressView) title() string  { return progressPool(v) }
+func (v progressView) plain() string  { return progressPlain(v) }
+func (v progressView) reason() string { return v.progress.GetReason() }
+
+func (v progressView) lines(st style, elapsed time.Duration, note string) []string {
+	v.elapsed, v.note = elapsed, note
+	return progressLines(st, v)
 }
 
 // stages are the counts of the work, in order.
@@ -119,16 +131,25 @@ func progressLines(st style, v progressView) []string {
 		}
 		if p.GetReason() != "" {
 			lines = append(lines, "")
-			lines = append(lines, st.remark(st.yellow, st.sign("▲", "!")+" held up: "+p.GetReason())...)
+			lines = append(lines, st.heldUp(p.GetReason())...)
 		}
 	}
-	if v.note != "" {
-		if len(lines) > 0 {
-			lines = append(lines, "")
-		}
-		lines = append(lines, st.remark(st.red, st.sign("✗", "!")+" "+v.note)...)
+	return append(st.noted(lines, v.note), "")
+}
+
+// noted adds what is wrong with following the work.
+func (st style) noted(lines []string, note string) []string {
+	if note == "" {
+		return lines
 	}
-	return append(lines, "")
+	if len(lines) > 0 {
+		lines = append(lines, "")
+	}
+	return append(lines, st.remark(st.red, st.sign("✗", "!")+" "+note)...)
+}
+
+func (st style) heldUp(reason string) []string {
+	return st.remark(st.yellow, st.sign("▲", "!")+" held up: "+reason)
 }
 
 // remark is words below the bars, as many lines as they need.

@@ -2,8 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -19,14 +17,16 @@ func stamp(t *timestamppb.Timestamp) string {
 	return t.AsTime().UTC().Format(time.RFC3339)
 }
 
-func nodeID(name string) string { return strings.TrimPrefix(name, "nodes/") }
-
 // statusPlain is the status for a program that reads lines: each begins with
 // what it is about.
 func statusPlain(now time.Time, res *doproxyv1.GetStatusResponse) string {
 	res = cleaned(res)
 	var b strings.Builder
+	if res.GetPause() != nil {
+		fmt.Fprintf(&b, "paused: since %s (asked: %s, reason: %s)\n", stamp(res.GetPause().GetTime()), dash(nodeID(res.GetPause().GetNode())), dash(res.GetPause().GetReason()))
+	}
 	fmt.Fprintf(&b, "cluster: %s (uid: %s, revision: %d, cost: %s, asked: %s)\n", dash(res.GetCluster()), dash(res.GetUid()), res.GetRevision(), dollars(res.GetCostHourly()), dash(nodeID(res.GetNode())))
+	fmt.Fprintf(&b, "usage: %s\n", usageText(res))
 	if res.GetStoreError() != "" {
 		fmt.Fprintf(&b, "store: out of reach since %s: %s\n", stamp(res.GetStoreErrorTime()), res.GetStoreError())
 	}
@@ -41,18 +41,21 @@ func statusPlain(now time.Time, res *doproxyv1.GetStatusResponse) string {
 	for _, u := range res.GetUnreadable() {
 		fmt.Fprintf(&b, "unreadable: %s: %s\n", u.GetKey(), u.GetError())
 	}
-	for _, n := range res.GetNodes() {
-		fmt.Fprintf(&b, "node: %s (haproxy: %s %s, applied revision: %d, reloads: %d, up: %s, addresses: %s", nodeID(n.GetName()),
-			dash(n.GetHaproxy()), dash(n.GetHaproxyVersion()), n.GetAppliedRevision(), n.GetReloads(), ago(now, n.GetStartTime()), dash(strings.Join(n.GetAddresses(), " ")))
-		if n.GetError() != "" {
-			fmt.Fprintf(&b, ", error: %s", n.GetError())
-		}
-		b.WriteString(")\n")
+	for _, c := range res.GetConditions() {
+		b.WriteString(conditionPlain(c))
 	}
+	b.WriteString(nodesPlain(now, res.GetNodes()))
+	b.WriteString(entryOf(res).plain())
 	for _, p := range res.GetPools() {
 		fmt.Fprintf(&b, "pool: %s (wanted: %d, serving: %d, starting: %d, leaving: %d, min: %d, max: %d", poolID(p.GetName()), p.GetDesired(), p.GetServing(), p.GetStarting(), p.GetLeaving(), p.GetMin(), p.GetMax())
 		if p.GetReason() != "" {
 			fmt.Fprintf(&b, ", held back: %s", heldReason(now, p))
+		}
+		if p.GetStopTime() != nil {
+			fmt.Fprintf(&b, ", stopped since: %s, failures: %d", stamp(p.GetStopTime()), p.GetFailures())
+		}
+		if p.GetRewoundTime() != nil {
+			fmt.Fprintf(&b, ", rewound since: %s", stamp(p.GetRewoundTime()))
 		}
 		b.WriteString(")\n")
 	}
@@ -62,68 +65,16 @@ func statusPlain(now time.Time, res *doproxyv1.GetStatusResponse) string {
 	return b.String()
 }
 
-// eventPlain is one event in one line: time, type, what it is about, message.
-func eventPlain(e *doproxyv1.Event) string {
-	e = cleaned(e)
-	return strings.TrimSuffix(fmt.Sprintf("%s %s %s: %s", stamp(e.GetTime()), e.GetType(), subject(e), e.GetMessage()), ": ")
-}
-
-// subject is what an event is about: a droplet, else a pool, else a node.
-func subject(e *doproxyv1.Event) string {
-	for _, s := range []string{e.GetDroplet(), e.GetPool(), e.GetNode()} {
-		if s != "" {
-			return s[strings.LastIndexByte(s, '/')+1:]
-		}
-	}
-	return "cluster"
-}
-
-// eventLine is one event for a terminal, of which it takes one line.
-func eventLine(st style, e *doproxyv1.Event) string {
-	e = cleaned(e)
-	line := st.dim(clock(e.GetTime())) + "  " + st.eventType(pad(e.GetType(), 25)) + "  " + st.bold(pad(subject(e), 12))
-	if e.GetMessage() != "" {
-		line += "  " + e.GetMessage()
-	}
-	return st.clip(line)
-}
-
-func pad(s string, width int) string {
-	if n := width - len([]rune(s)); n > 0 {
-		return s + strings.Repeat(" ", n)
-	}
-	return s
-}
-
-func clock(t *timestamppb.Timestamp) string {
-	if t == nil {
-		return "--:--:--"
-	}
-	return t.AsTime().Local().Format(time.TimeOnly)
-}
-
-func (st style) eventType(t string) string {
-	word := strings.TrimSpace(t[strings.LastIndexByte(t, '.')+1:])
-	switch {
-	case slices.ContainsFunc([]string{"fail", "error", "refused", "lost", "dead", "unreachable"}, func(bad string) bool { return strings.Contains(word, bad) }):
-		return st.red(t)
-	case strings.Contains(word, "serving"), strings.Contains(word, "elected"):
-		return st.green(t)
-	case strings.Contains(word, "drain"), strings.Contains(word, "delet"):
-		return st.yellow(t)
-	}
-	return st.cyan(t)
-}
-
 // statusTable is the status for a terminal.
 func statusTable(st style, now time.Time, res *doproxyv1.GetStatusResponse) string {
 	res = cleaned(res)
 	var b strings.Builder
-	head := []string{"cluster " + st.bold(dash(res.GetCluster())), "leader " + st.leader(res), fmt.Sprintf("revision %d", res.GetRevision())}
-	if res.GetCostHourly() > 0 {
-		head = append(head, dollars(res.GetCostHourly()))
+	if res.GetPause() != nil {
+		b.WriteString(st.red(wrap(st.sign("✗", "!")+" "+pauseText(now, res.GetPause()), st.width, "  ")) + "\n\n")
 	}
+	head := []string{"cluster " + st.bold(dash(res.GetCluster())), "leader " + st.leader(res), fmt.Sprintf("revision %d", res.GetRevision())}
 	b.WriteString(strings.Join(head, st.dim("  "+st.dot()+"  ")) + "\n")
+	b.WriteString(wrap(usageText(res), st.width, "  ") + "\n")
 	alert := func(paint func(string) string, words string) {
 		b.WriteString("\n" + paint(wrap(words, st.width, "  ")) + "\n")
 	}
@@ -141,8 +92,10 @@ func statusTable(st style, now time.Time, res *doproxyv1.GetStatusResponse) stri
 	for _, u := range res.GetUnreadable() {
 		alert(st.yellow, fmt.Sprintf("%s record set aside: %s: %s", st.sign("▲", "!"), u.GetKey(), u.GetError()))
 	}
-	st.nodesPart(&b, now, res)
-	st.poolsPart(&b, now, res.GetPools())
+	st.heldPart(&b, now, standing(res))
+	b.WriteString("\n" + st.nodesTable(now, res.GetNodes(), res.GetInventoryRevision()))
+	st.entryPart(&b, now, entryOf(res))
+	st.poolsPart(&b, now, res)
 	if len(res.GetEvents()) > 0 {
 		b.WriteString("\n")
 		for _, e := range res.GetEvents() {
@@ -159,51 +112,6 @@ func (st style) leader(res *doproxyv1.GetStatusResponse) string {
 	return st.bold(nodeID(res.GetLeader()))
 }
 
-func (st style) nodesPart(b *strings.Builder, now time.Time, res *doproxyv1.GetStatusResponse) {
-	nodes := res.GetNodes()
-	if len(nodes) == 0 {
-		b.WriteString("\n" + st.yellow("No node is live.") + "\n")
-		return
-	}
-	g := &grid{st: st, head: []string{"NODE", "HAPROXY", "APPLIED", "RELOADS", "UP", "SERVES AT"}, right: []int{3, 4}}
-	var errors []string
-	for _, n := range nodes {
-		name := st.bold(nodeID(n.GetName()))
-		if n.GetLeader() {
-			name += st.cyan(" " + st.sign("★", "*"))
-		}
-		haproxy := strings.TrimSpace(dash(n.GetHaproxy()) + " " + upstream(n.GetHaproxyVersion()))
-		switch n.GetHaproxy() {
-		case "running":
-			haproxy = st.green(haproxy)
-		case "starting":
-			haproxy = st.yellow(haproxy)
-		default:
-			haproxy = st.red(haproxy)
-		}
-		applied := strconv.FormatInt(n.GetAppliedRevision(), 10)
-		if n.GetAppliedRevision() < res.GetInventoryRevision() {
-			applied = st.yellow(applied + " behind")
-		}
-		g.add(name, haproxy, applied, strconv.FormatInt(n.GetReloads(), 10), ago(now, n.GetStartTime()), dash(strings.Join(n.GetAddresses(), " ")))
-		if n.GetError() != "" {
-			errors = append(errors, fmt.Sprintf("%s %s: %s", st.sign("✗", "!"), nodeID(n.GetName()), n.GetError()))
-		}
-	}
-	b.WriteString("\n" + st.clipLines(g.String()))
-	for _, e := range errors {
-		b.WriteString(st.red(wrap(e, st.width, "  ")) + "\n")
-	}
-}
-
-// upstream is a version without what a distribution adds.
-func upstream(version string) string {
-	if i := strings.IndexAny(version, "-+"); i > 0 {
-		return version[:i]
-	}
-	return version
-}
-
 // clipLines cuts each line to the style's width.
 func (st style) clipLines(text string) string {
 	var b strings.Builder
@@ -213,7 +121,8 @@ func (st style) clipLines(text string) string {
 	return b.String()
 }
 
-func (st style) poolsPart(b *strings.Builder, now time.Time, pools []*doproxyv1.Pool) {
+func (st style) poolsPart(b *strings.Builder, now time.Time, res *doproxyv1.GetStatusResponse) {
+	pools := res.GetPools()
 	if len(pools) == 0 {
 		b.WriteString("\nThere is no pool. Define one in a file and run doproxy apply -f FILE.\n")
 		return
@@ -225,9 +134,10 @@ func (st style) poolsPart(b *strings.Builder, now time.Time, pools []*doproxyv1.
 	}
 	b.WriteString("\n" + st.clipLines(g.String()))
 	for _, p := range pools {
-		if p.GetReason() != "" {
-			line := fmt.Sprintf("%s creates in %s are held back: %s", st.sign("▲", "!"), poolID(p.GetName()), heldReason(now, p))
-			b.WriteString(st.yellow(wrap(line, st.width, "  ")) + "\n")
+		for _, line := range heldLines(now, p) {
+			if !toldBy(res.GetConditions(), p) {
+				b.WriteString(st.yellow(wrap(st.sign("▲", "!")+" "+line, st.width, "  ")) + "\n")
+			}
 		}
 	}
 }

@@ -37,6 +37,44 @@ func trouble() *fake {
 	return f
 }
 
+// nightmare is a cluster in which all that can stands in the way.
+func nightmare() *fake {
+	f := newFake()
+	f.entry()
+	f.paused = &doproxyv1.Pause{Time: timestamppb.New(epoch.Add(-12 * time.Minute)), Node: "nodes/lb2", Reason: "incident 4711"}
+	f.conditions = []*doproxyv1.Condition{
+		guard("auto-nginx-1", "auto-nginx-2", "auto-nginx-3", "auto-nginx-4", "auto-nginx-5"),
+		{Key: "limit/cost", Type: "fleet.held", Pool: "pools/web", Time: timestamppb.New(epoch.Add(-40 * time.Second)), Message: "2 creates wait: limits.cost_hourly is $0.50, and all droplets cost $0.49"},
+	}
+	f.pools[0].StopTime, f.pools[0].Failures, f.pools[0].Reason = timestamppb.New(epoch.Add(-5*time.Minute)), 10, "not healthy within 10m of its create"
+	f.pools[0].RewoundTime = timestamppb.New(epoch.Add(-time.Hour))
+	f.nodes[1].DrainTime, f.nodes[1].DrainReason, f.nodes[1].Sessions = timestamppb.New(epoch.Add(-5*time.Minute)), "kernel update", 3
+	f.nodes[2] = &doproxyv1.Node{Name: "nodes/lb3", SilentTime: timestamppb.New(epoch.Add(-3 * time.Hour))}
+	f.nodes[0].Conditions = []*doproxyv1.Condition{{
+		Key: "kept/web", Type: "node.kept", Pool: "pools/web", Time: timestamppb.New(epoch.Add(-time.Minute)), Hostnames: []string{"auto-nginx-9"},
+		Message: "keeps servers whose record vanished",
+	}}
+	return f
+}
+
+func TestStatusOfABadNightOnAPipe(t *testing.T) {
+	b := newBench(t)
+	bad := nightmare()
+	b.fake.clusterFake, b.fake.nodes, b.fake.pools = bad.clusterFake, bad.nodes, bad.pools
+	golden(t, "status-night.txt", b.run("status").out)
+}
+
+func TestMoney(t *testing.T) {
+	for amount, want := range map[float64]string{0: "$0.00", 0.05: "$0.05", 0.00893: "$0.0089", 0.0625: "$0.0625", 1.5: "$1.50", 1234567.891: "$1,234,567.89"} {
+		if got := money(amount); got != want {
+			t.Errorf("money(%v) is %s, want %s", amount, got, want)
+		}
+	}
+	if got := monthly(0.00893) + " " + monthly(2); got != "$6.52 $1,460" {
+		t.Errorf("monthly gave %s", got)
+	}
+}
+
 func TestGoldenRenderings(t *testing.T) {
 	good, bad := newFake(), trouble()
 	status := func(f *fake) *doproxyv1.GetStatusResponse {
@@ -55,6 +93,18 @@ func TestGoldenRenderings(t *testing.T) {
 	leaving := &doproxyv1.Progress{Pool: good.pools[0], Droplets: newFake().droplets, Total: 2, Draining: 2, Removed: 1, NodesLive: 3}
 	leaving.Droplets[0].Phase, leaving.Droplets[1].Phase = doproxyv1.Phase_PHASE_DRAINING, doproxyv1.Phase_PHASE_DELETING
 	leaving.Droplets[0].Health[0].Sessions = 12
+	night := nightmare()
+	drain := drainView{node: "lb2", now: epoch, drain: &doproxyv1.DrainNodeResponse{
+		ReservedIps:   []*doproxyv1.ReservedIp{{Address: "45.55.96.47", Error: "422 The droplet is locked by another event"}},
+		DnsExpireTime: timestamppb.New(epoch.Add(43 * time.Second)), Sessions: 12, Reason: "no other node is fit to hold 45.55.96.47",
+	}}
+	differences := &doproxyv1.VerifyResponse{
+		Differences: []*doproxyv1.Difference{
+			{Kind: "droplet.missing", Subject: "auto-nginx-3", Message: "DigitalOcean has no droplet 4202648, which the inventory says serves"},
+			{Kind: "server.weight", Subject: "auto-nginx-4", Node: "nodes/lb2", Message: "has weight 0, 100 is wanted"},
+		},
+		Unanswered: []*doproxyv1.Unanswered{{Who: "nodes/lb3", Reason: "no report for 12s"}},
+	}
 	for name, st := range styles {
 		var b strings.Builder
 		show := func(title, text string) { fmt.Fprintf(&b, "=== %s\n%s", title, text) }
@@ -70,6 +120,16 @@ func TestGoldenRenderings(t *testing.T) {
 		show("apply", applyText(st, &doproxyv1.ApplyPoolResponse{Pool: good.pools[0], Changes: []*doproxyv1.FieldChange{
 			{Field: "desired", Before: "3", After: "5"}, {Field: "template.vpc", After: "u-u-i-d"}, {Field: "template.user_data", Before: "a\nb", After: strings.Repeat("long ", 40)},
 		}}, true))
+		show("status of a bad night", statusTable(st, epoch, status(night)))
+		show("standing", standingText(st, epoch, status(night)))
+		show("forecast", forecastText(st, growth))
+		show("drain", strings.Join(drain.lines(st, 5*time.Second, ""), "\n"))
+		show("failover", strings.Join(moveView{address: "45.55.96.48", ip: night.ips[1]}.lines(st, 5*time.Second, ""), "\n"))
+		show("rebuild", strings.Join(rebuildView{30, 12, 8}.lines(st, 5*time.Second, ""), "\n"))
+		show("rebuild of an unknown uid", rebuildText(st, "01JOTHER", &doproxyv1.RebuildResponse{UnknownUid: true}))
+		show("confirm", heldText(st, epoch, night.conditions))
+		show("verify", verifyTable(st, differences))
+		show("verify of no differences", verifyTable(st, &doproxyv1.VerifyResponse{Droplets: 12, Nodes: 3}))
 		golden(t, "terminal-"+name+".txt", b.String())
 		for line := range strings.Lines(b.String()) {
 			if w := text.StringWidthWithoutEscSequences(strings.TrimSuffix(line, "\n")); w > st.width {

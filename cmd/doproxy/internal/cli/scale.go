@@ -33,7 +33,7 @@ With several pools each is checked before the first is changed.`,
 		ValidArgsFunction: c.completeScale,
 	}
 	cmd.Flags().BoolVar(&wait, "wait", false, "follow until the pool has come to its new size")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check the request and change nothing")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would come of it and its cost, and change nothing")
 	cmd.Flags().StringVar(&id, "request-id", "", "requests with the same id within an hour count once (default a random one; for one pool)")
 	cmd.RunE = c.run(func(s *session, args []string) error {
 		reqs, err := parseScales(args, id)
@@ -110,7 +110,7 @@ func (s *session) scale(reqs []*doproxyv1.ScalePoolRequest, dryRun, wait bool) e
 	}
 	if dryRun && s.format != "json" {
 		for _, res := range done {
-			fmt.Fprint(s.out, scaleText(s.style, res, true))
+			fmt.Fprint(s.out, scaleText(s.style, res, true)+forecastText(s.style, res.GetForecast()))
 		}
 	}
 	if wait && !dryRun {

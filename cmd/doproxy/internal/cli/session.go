@@ -31,6 +31,7 @@ var errTimeout = errors.New("--timeout is over")
 type session struct {
 	*client
 	ctx      context.Context
+	in       io.Reader
 	out, err io.Writer
 	format   string // table, plain or json
 	style    style  // of out
@@ -62,7 +63,7 @@ func (c *client) run(f func(s *session, args []string) error, formats ...string)
 }
 
 func (c *client) open(cmd *cobra.Command, formats ...string) (*session, error) {
-	s := &session{client: c, ctx: cmd.Context(), out: cmd.OutOrStdout(), err: cmd.ErrOrStderr()}
+	s := &session{client: c, ctx: cmd.Context(), in: cmd.InOrStdin(), out: cmd.OutOrStdout(), err: cmd.ErrOrStderr()}
 	s.style, s.errStyle = c.styleOf(s.out), c.styleOf(s.err)
 	switch s.format = c.flags.output; s.format {
 	case "":

@@ -87,6 +87,11 @@ func (st style) clipTo(line string, width int) string {
 	return text.Trim(line, width-1) + mark
 }
 
+// padTo fills a line with spaces up to width columns, colours not counted.
+func (st style) padTo(line string, width int) string {
+	return line + strings.Repeat(" ", max(0, width-text.StringWidthWithoutEscSequences(line)))
+}
+
 // bar is done of total as a line of width columns.
 func (st style) bar(done, total, width int) string {
 	full := width
@@ -157,6 +162,34 @@ func (g *grid) String() string {
 	var b strings.Builder
 	for line := range strings.SplitSeq(t.Render(), "\n") {
 		b.WriteString(strings.TrimRight(g.indent+line, " ") + "\n")
+	}
+	return b.String()
+}
+
+// withMessages puts a message at the end of each row of a grid if all fit, else
+// on lines of its own below the row.
+func (st style) withMessages(g *grid, head string, message func(i int) string) string {
+	lines := strings.Split(strings.TrimRight(g.String(), "\n"), "\n")
+	width, room := g.width(), 0
+	for i := range g.rows {
+		room = max(room, len([]rune(message(i))))
+	}
+	beside := st.width == 0 || width+2+room <= st.width
+	var b strings.Builder
+	for i, line := range lines {
+		row := i - (len(lines) - len(g.rows))
+		switch {
+		case row < 0 && beside:
+			b.WriteString(st.padTo(line, width) + "  " + st.dim(head) + "\n")
+		case row < 0:
+			b.WriteString(st.clip(line) + "\n")
+		case beside:
+			b.WriteString(strings.TrimRight(st.padTo(line, width)+"  "+message(row), " ") + "\n")
+		case message(row) == "":
+			b.WriteString(st.clip(line) + "\n")
+		default:
+			b.WriteString(st.clip(line) + "\n  " + wrap(message(row), st.width, "  ") + "\n")
+		}
 	}
 	return b.String()
 }

@@ -42,7 +42,7 @@ var bad = []problem{
 	{"haproxy:\n  bnid: '*:80'\n", ":2: haproxy.bnid: unknown key: did you mean bind?"},
 	{"etcd: {color: red}\n", ":1: etcd.color: unknown key: use one of endpoints, username, password_file, ca_file, cert_file, key_file"},
 	{pool("maximum: 3"), ":4: pools[0].maximum: unknown key: did you mean max?"},
-	{"12: a\n", ":1: 12: unknown key: use one of cluster, node, token, token_file, never_lead, digitalocean, etcd, api, state_dir, lease_ttl, node_ttl, haproxy, fleet, advertise, pools, ssh_key_ids, userdata_file, haproxy_cfg_path, haproxy_cfg_file, haproxy_template_file, inventory_file, droplet_options"},
+	{"12: a\n", ":1: 12: unknown key: use one of cluster, node, token, token_file, never_lead, digitalocean, etcd, api, state_dir, lease_ttl, node_ttl, haproxy, fleet, advertise, limits, ingress, pools, ssh_key_ids, userdata_file, haproxy_cfg_path, haproxy_cfg_file, haproxy_template_file, inventory_file, droplet_options"},
 	{"node: a\ncluster: b\nnode: c\n", ":3: node: is there twice, first in line 1: remove one"},
 	{"fleet:\n  settle: 1s\n  settle: 2s\n", ":3: fleet.settle: is there twice, first in line 2: remove one"},
 
@@ -88,6 +88,41 @@ var bad = []problem{
 	{"node_ttl: 2m\n", ":1: node_ttl: 2m is out of range: use 2s to 1m"},
 	{"advertise: {public_ipv4: '2001:db8::1'}\n", `:1: advertise.public_ipv4: "2001:db8::1" is not an IPv4 address: write one of this machine's`},
 	{"advertise: {public_ipv6: 10.0.0.1}\n", `:1: advertise.public_ipv6: "10.0.0.1" is not an IPv6 address: write one of this machine's`},
+	{"advertise: {droplet_id: -1}\n", ":1: advertise.droplet_id: -1 is not the id of a droplet: write this load balancer's, as in `doctl compute droplet list`"},
+	{"advertise: {droplet_id: lb-1}\n", `:1: advertise.droplet_id: "lb-1" is not a whole number: write one such as 4202645`},
+
+	// The limits.
+	{"limits: 5\n", ":1: limits: 5 is not a mapping: write keys below it, such as droplets:"},
+	{"limits: {droplets: -1}\n", ":1: limits.droplets: -1 is out of range: use 0 to 1000000"},
+	{"limits: {cost_hourly: -0.5}\n", ":1: limits.cost_hourly: -0.5 is out of range: use 0 to 1000000 US dollars an hour"},
+	{"limits: {cost_hourly: 1.50 USD}\n", `:1: limits.cost_hourly: "1.50 USD" is not a number: write one such as 1.50`},
+	{"limits: {cost_hourly: .inf}\n", ":1: limits.cost_hourly: .inf is not a number: write one such as 1.50"},
+	{"limits: {cost_hourly: .nan}\n", ":1: limits.cost_hourly: .nan is not a number: write one such as 1.50"},
+	{"limits: {creates_hourly: 1.5}\n", ":1: limits.creates_hourly: 1.5 is not a whole number: write one such as 20"},
+	{"limits: {leave_percent: 0}\n", ":1: limits.leave_percent: 0 is out of range: use 1 to 100"},
+	{"limits: {leave_percent: 101}\n", ":1: limits.leave_percent: 101 is out of range: use 1 to 100"},
+	{"limits: {leave_percent: 25%}\n", `:1: limits.leave_percent: "25%" is not a whole number: write one such as 20`},
+	{"limits: {dropletss: 1}\n", ":1: limits.dropletss: unknown key: did you mean droplets?"},
+
+	// The entry point.
+	{"ingress: {reserved_ips: [203.0.113.300]}\n", `:1: ingress.reserved_ips[0]: "203.0.113.300" is not an IP address: write one such as 203.0.113.10`},
+	{"ingress: {reserved_ips: ['fe80::1%eth0']}\n", `:1: ingress.reserved_ips[0]: "fe80::1%eth0" is not an IP address: write one such as 203.0.113.10`},
+	{"ingress: {reserved_ips: [203.0.113.10/32]}\n", `:1: ingress.reserved_ips[0]: "203.0.113.10/32" is not an IP address: write one such as 203.0.113.10`},
+	{"ingress: {reserved_ips: ['::ffff:203.0.113.10']}\n", `:1: ingress.reserved_ips[0]: "::ffff:203.0.113.10" is an IPv4 address written as IPv6: write 203.0.113.10`},
+	{"ingress:\n  reserved_ips:\n  - 2001:db8::10\n  - 2001:DB8:0::10\n", `:4: ingress.reserved_ips[1]: "2001:DB8:0::10" is there twice, first as ingress.reserved_ips[0]: remove one`},
+	{"ingress: {dns: [{name: www}]}\n", ":1: ingress.dns[0].domain: is not set: write one of the account's domains, such as example.com"},
+	{"ingress: {dns: [{domain: example.com., name: www}]}\n", `:1: ingress.dns[0].domain: "example.com." is not a domain: write one of the account's, such as example.com, without a final dot`},
+	{"ingress: {dns: [{domain: example.com, name: a_b}]}\n", `:1: ingress.dns[0].name: "a_b" is not a name within the domain: write one such as www, or "@" for the domain itself`},
+	{"ingress:\n  dns:\n  - {domain: example.com, name: a.b}\n  - {domain: B.example.com, name: a}\n", `:4: ingress.dns[1].name: "a.b.example.com" is there twice, first as ingress.dns[0]: remove one`},
+	{"ingress: {dns: [{domain: example, name: www}]}\n", `:1: ingress.dns[0].domain: "example" is not a domain: write one of the account's, such as example.com, without a final dot`},
+	{"ingress: {dns: [{domain: example.com}]}\n", ":1: ingress.dns[0].name: is not set: write one within the domain, such as www, or \"@\" for the domain itself"},
+	{"ingress: {dns: [{domain: a.example.com, name: '@'}, {domain: example.com, name: A}]}\n", `:1: ingress.dns[1].name: "a.example.com" is there twice, first as ingress.dns[0]: remove one`},
+	{"ingress: {dns: [{domain: " + strings.Repeat("xyz.", 40) + "com, name: " + strings.Repeat("xyz.", 40) + "www}]}\n", `:1: ingress.dns[0].name: "` + strings.Repeat("xyz.", 15) + `"... is 327 bytes long, but a name has at most 253: choose a shorter one`},
+	{"ingress: {dns: [{domain: example.com, name: www, ttl: 10}]}\n", ":1: ingress.dns[0].ttl: 10 is out of range: use 30 seconds or more"},
+	{"ingress: {reserved_ips: 224.0.0.1}\n", `:1: ingress.reserved_ips[0]: "224.0.0.1" is no address for clients to call: write a reserved IP of the account`},
+	{"ingress: {dns: example.com}\n", `:1: ingress.dns: "example.com" is not a list: begin each entry with "- "`},
+	{"ingress: {fail_after: -1s}\n", ":1: ingress.fail_after: -1s is out of range: use 0s to 24h"},
+	{"ingress: {hold_down: 5}\n", ":1: ingress.hold_down: 5 is not a duration: write it with a unit, such as 5s"},
 
 	// The API.
 	{"api: {socket: /" + strings.Repeat("x", 107) + "}\n", ":1: api.socket: \"/" + strings.Repeat("x", 59) + "\"... is 108 bytes long, but the path of a Unix socket may have only 95 here: choose a shorter directory"},
@@ -151,7 +186,7 @@ var bad = []problem{
 	{pool(`backend: {hosts: ["a\nuse_backend b"]}`), `:4: pools[0].backend.hosts[0]: "a\nuse_backend b" is not a host name: write one without a port, such as shop.example.com or *.example.com`},
 	{pool("backend: {paths: [api]}"), `:4: pools[0].backend.paths[0]: "api" is not a path: write one such as /api`},
 	{pool("policy: {boot_deadline: 0s}"), ":4: pools[0].policy.boot_deadline: 0s is out of range: use 1s to 24h"},
-	{pool("policy: {drain_deadline: 200h}"), ":4: pools[0].policy.drain_deadline: 200h is out of range: use 1s to 168h"},
+	{pool("policy: {drain_deadline: 200h}"), ":4: pools[0].policy.drain_deadline: 200h is out of range: use 100ms to 168h"},
 
 	// DOProxy's keys.
 	{"ssh_key_ids: [1]\n", ":1: ssh_key_ids: is of a pool that droplet_options does not define: set droplet_options, or use pools instead"},

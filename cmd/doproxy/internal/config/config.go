@@ -47,6 +47,9 @@ type Config struct {
 
 	// Pools are those to create if the cluster does not have them yet.
 	Pools []Pool
+	// Settings are those to begin with if the cluster has none yet; nil if the
+	// file has neither limits nor ingress.
+	Settings *inventory.Settings
 
 	// InventoryFile is DOProxy's old inventory, for `doproxy import`; empty if
 	// the file names none.
@@ -111,6 +114,8 @@ type Fleet struct {
 // Advertise holds the addresses of this node; an invalid Addr is not set.
 type Advertise struct {
 	PublicIPv4, PublicIPv6, PrivateIPv4 netip.Addr
+	// Droplet is this load balancer's own id at DigitalOcean; zero is not known.
+	Droplet int64
 }
 
 // Pool is a pool as written. What is left out of Backend and Policy is zero,

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -58,8 +59,8 @@ func defaults() *Config {
 		Etcd:         Etcd{Endpoints: []string{"http://127.0.0.1:2379"}},
 		API:          API{Socket: "/run/doproxy/doproxy.sock", Listen: []string{"127.0.0.1:7475"}, HTTP: "127.0.0.1:7476"},
 		StateDir:     "/var/lib/doproxy",
-		LeaseTTL:     3 * time.Second,
-		NodeTTL:      5 * time.Second,
+		LeaseTTL:     2 * time.Second,
+		NodeTTL:      2 * time.Second,
 		HAProxy: HAProxy{
 			Mode: Systemd, ConfigFile: "/etc/haproxy/haproxy.cfg", MasterSocket: "/run/haproxy-master.sock",
 			PIDFile: "/run/haproxy.pid", AuditInterval: 10 * time.Second,
@@ -127,7 +128,17 @@ haproxy:
   audit_interval: 1s
   timeouts: {client: 1500ms}
 fleet: {poll_interval: 1s, backoff_min: 1m, backoff_max: 1h}
-advertise: {public_ipv4: 203.0.113.5, public_ipv6: "2001:db8::5", private_ipv4: 10.0.0.5}
+advertise: {public_ipv4: 203.0.113.5, public_ipv6: "2001:db8::5", private_ipv4: 10.0.0.5, droplet_id: 4202644}
+limits: {droplets: 60, cost_hourly: 1.25, creates_hourly: 100, leave_percent: 25}
+ingress:
+  reserved_ips: [203.0.113.10, "2001:db8::10"]
+  dns:
+    - {domain: example.com, name: www, ttl: 30}
+    - {domain: example.com, name: "@"}
+  fail_after: 500ms
+  settle_after: 1m
+  stale_after: 20s
+  hold_down: 10s
 pools:
   - name: web
     hostname_prefix: Web.prod
@@ -183,8 +194,17 @@ pools:
 	want.HAProxy.Timeouts.Client = 1500 * time.Millisecond
 	want.Fleet.PollInterval, want.Fleet.BackoffMin, want.Fleet.BackoffMax = time.Second, time.Minute, time.Hour
 	want.Advertise = got.Advertise
-	if s := fmt.Sprint(got.Advertise); s != "{203.0.113.5 2001:db8::5 10.0.0.5}" {
+	if s := fmt.Sprint(got.Advertise); s != "{203.0.113.5 2001:db8::5 10.0.0.5 4202644}" {
 		t.Errorf("advertise is %s", s)
+	}
+	want.Settings = &inventory.Settings{
+		Limits: inventory.Limits{Droplets: 60, CostHourly: 1.25, CreatesHourly: 100, LeavePercent: 25},
+		Ingress: inventory.Ingress{
+			ReservedIPs: []netip.Addr{netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("2001:db8::10")},
+			DNS:         []inventory.DNSName{{Domain: "example.com", Name: "www", TTL: 30}, {Domain: "example.com", Name: "@"}},
+			FailAfter:   inventory.Duration(500 * time.Millisecond), SettleAfter: inventory.Duration(time.Minute),
+			StaleAfter: inventory.Duration(20 * time.Second), HoldDown: inventory.Duration(10 * time.Second),
+		},
 	}
 	want.Pools = []Pool{{
 		Desired: 3, DesiredSet: true,

@@ -383,14 +383,27 @@ func (d *decoder) scalar(path string, n ast.Node, v reflect.Value, tag reflect.S
 			return
 		}
 		v.SetBool(b.Value)
-	case v.Kind() == reflect.Int:
+	case v.Kind() == reflect.Int, v.Kind() == reflect.Int64:
+		bits, example := 32, "20"
+		if v.Kind() == reflect.Int64 {
+			bits, example = 64, "4202645"
+		}
 		_, ok := n.(*ast.IntegerNode)
-		i, err := strconv.ParseInt(n.GetToken().Value, 10, 32)
+		i, err := strconv.ParseInt(n.GetToken().Value, 10, bits)
 		if !ok || err != nil {
-			wrong("a whole number: write one such as 20")
+			wrong("a whole number: write one such as " + example)
 			return
 		}
 		v.SetInt(i)
+	case v.Kind() == reflect.Float64:
+		_, whole := n.(*ast.IntegerNode)
+		_, fraction := n.(*ast.FloatNode)
+		f, err := strconv.ParseFloat(n.GetToken().Value, 64)
+		if !whole && !fraction || err != nil {
+			wrong("a number: write one such as 1.50")
+			return
+		}
+		v.SetFloat(f)
 	default:
 		panic("config: no decoder for " + v.Type().String())
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/doproxy/doproxy/inventory"
 )
@@ -63,7 +65,19 @@ func TestExample(t *testing.T) {
 	if !got.Pools[0].DesiredSet || got.Pools[0].Desired != 0 {
 		t.Errorf("desired is %+v", got.Pools[0])
 	}
-	got.Pools, want.Pools = nil, nil
+	wantSettings := &inventory.Settings{
+		Limits: inventory.Limits{LeavePercent: 100},
+		Ingress: inventory.Ingress{
+			ReservedIPs: []netip.Addr{netip.MustParseAddr("203.0.113.10")},
+			DNS:         []inventory.DNSName{{Domain: "example.com", Name: "www", TTL: 60}},
+			FailAfter:   inventory.Duration(300 * time.Millisecond), SettleAfter: inventory.Duration(30 * time.Second),
+			StaleAfter: inventory.Duration(15 * time.Second), HoldDown: inventory.Duration(5 * time.Second),
+		},
+	}
+	if !reflect.DeepEqual(got.Settings, wantSettings) {
+		t.Errorf("settings are %+v", got.Settings)
+	}
+	got.Pools, want.Pools, got.Settings = nil, nil, nil
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("with every # away:\n got %+v\nwant %+v\n%s", got, want, text)
 	}
@@ -113,7 +127,7 @@ func TestDocs(t *testing.T) {
 	}
 	for _, b := range blocks {
 		if strings.Contains(b[1], "# pools.yml") {
-			if _, err := parsePools(filepath.Dir(file)+"/pools.yml", []byte(b[1]), docsWorld()); err != nil {
+			if _, err := parseDocument(filepath.Dir(file)+"/pools.yml", []byte(b[1]), docsWorld()); err != nil {
 				t.Errorf("%v\n%s", err, b[1])
 			}
 			continue

@@ -3,8 +3,6 @@ package config
 import (
 	"fmt"
 	"time"
-
-	"github.com/goccy/go-yaml"
 )
 
 // File is doproxy.yml as it is written: what is left out is zero, and gets its
@@ -25,6 +23,8 @@ type File struct {
 	HAProxy      HAProxyFile      `yaml:"haproxy,omitzero"`
 	Fleet        FleetFile        `yaml:"fleet,omitzero"`
 	Advertise    AdvertiseFile    `yaml:"advertise,omitzero"`
+	Limits       LimitsFile       `yaml:"limits,omitzero"`
+	Ingress      IngressFile      `yaml:"ingress,omitzero"`
 	Pools        []PoolFile       `yaml:"pools,omitzero"`
 
 	// The keys of DOProxy's own doproxy.yml.
@@ -113,6 +113,31 @@ type AdvertiseFile struct {
 	PublicIPv4  string `yaml:"public_ipv4,omitzero"`
 	PublicIPv6  string `yaml:"public_ipv6,omitzero"`
 	PrivateIPv4 string `yaml:"private_ipv4,omitzero"`
+	DropletID   int64  `yaml:"droplet_id,omitzero"`
+}
+
+// LimitsFile bounds the leader; zero is no limit.
+type LimitsFile struct {
+	Droplets      int     `yaml:"droplets,omitzero"`
+	CostHourly    float64 `yaml:"cost_hourly,omitzero"` // US dollars
+	CreatesHourly int     `yaml:"creates_hourly,omitzero"`
+	LeavePercent  int     `yaml:"leave_percent,omitzero"`
+}
+
+// IngressFile is where clients come in.
+type IngressFile struct {
+	ReservedIPs []string      `yaml:"reserved_ips,omitzero"`
+	DNS         []DNSNameFile `yaml:"dns,omitzero"`
+	FailAfter   time.Duration `yaml:"fail_after,omitzero"`
+	SettleAfter time.Duration `yaml:"settle_after,omitzero"`
+	StaleAfter  time.Duration `yaml:"stale_after,omitzero"`
+	HoldDown    time.Duration `yaml:"hold_down,omitzero"`
+}
+
+type DNSNameFile struct {
+	Domain string `yaml:"domain"`
+	Name   string `yaml:"name,omitzero"`
+	TTL    int    `yaml:"ttl,omitzero"` // seconds
 }
 
 type PoolFile struct {
@@ -166,7 +191,7 @@ type DropletOptionsFile struct {
 
 // YAML writes the file, the token included if there is one: give it mode 0600.
 func (f *File) YAML() ([]byte, error) {
-	data, err := yaml.Marshal(f)
+	data, err := encode(*f)
 	if err != nil {
 		return nil, fmt.Errorf("writing the configuration as YAML: %w", err)
 	}

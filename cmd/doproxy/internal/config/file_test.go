@@ -56,8 +56,10 @@ func fill(v reflect.Value, n *int) {
 		fill(v.Elem(), n)
 	case v.Kind() == reflect.String:
 		v.SetString(fmt.Sprintf("text %d", *n))
-	case v.Kind() == reflect.Int:
+	case v.Kind() == reflect.Int, v.Kind() == reflect.Int64:
 		v.SetInt(int64(*n))
+	case v.Kind() == reflect.Float64:
+		v.SetFloat(float64(*n) / 8)
 	case v.Kind() == reflect.Bool:
 		v.SetBool(true)
 	}

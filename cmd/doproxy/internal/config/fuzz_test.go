@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
 
@@ -27,7 +28,15 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("HAProxy cannot have it: %v", err)
 			}
 		}
-		_, _ = parsePools(file, data, w)
+		if d, err := parseDocument(file, data, w); err == nil {
+			text, err := FormatDocument(d.Pools, d.Settings, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if again, err := parseDocument(file, text, w); err != nil || !reflect.DeepEqual(again.Pools, d.Pools) {
+				t.Errorf("%v, read from\n%s\n got %+v\nwant %+v", err, text, again, d)
+			}
+		}
 		_, _ = ParseInventory(file, data)
 	})
 }

@@ -2,82 +2,12 @@ package config
 
 import (
 	"fmt"
-	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/goccy/go-yaml/ast"
 
 	"github.com/doproxy/doproxy/haproxy"
 	"github.com/doproxy/doproxy/inventory"
 )
-
-// ParsePools reads a file of `doproxy apply -f`: YAML documents that are each
-// one pool, a mapping with a list of pools, or a whole doproxy.yml. Files that
-// it names are looked for from the folder of file. The error joins an *Error
-// for each thing that is wrong.
-func ParsePools(file string, data []byte) ([]Pool, error) {
-	return parsePools(file, data, machine(nil))
-}
-
-func parsePools(file string, data []byte, w world) ([]Pool, error) {
-	p := newProblems(file)
-	abs, err := filepath.Abs(file)
-	if err != nil {
-		return nil, &Error{File: file, Message: "has no absolute name: " + err.Error()}
-	}
-	var out []Pool
-	lines := make(map[string]int) // of each name
-	for _, body := range documents(p, data) {
-		// Each document has its own keys, all of them go into one list of errors.
-		p.lines, p.begin = map[string]int{"": lineOf(body)}, len(p.errors)
-		r := &resolver{problems: p, world: w, file: &File{}, dir: filepath.Dir(abs)}
-		var pools []Pool
-		at := func(int) string { return "" }
-		if _, ok := body.(ast.MapNode); !ok {
-			decode(p, body, "", &PoolFile{}) // says what it should be
-			continue
-		}
-		if hasKey(body, "pools") || hasKey(body, "droplet_options") {
-			decode(p, body, "", r.file)
-			pools = r.pools()
-			at = func(i int) string { return index("pools", i) }
-		} else {
-			var f PoolFile
-			decode(p, body, "", &f)
-			pools = []Pool{r.pool("", &f)}
-		}
-		for i := range pools {
-			name, key := pools[i].Name, join(at(i), "name")
-			if first, twice := lines[name]; twice && name != "" {
-				p.addf(key, "%s is the name of two pools, the first in line %d: rename one", show(name), first)
-			} else {
-				lines[name] = p.line(key)
-			}
-		}
-		out = append(out, pools...)
-	}
-	if len(out) == 0 && len(p.errors) == 0 {
-		p.addAt(0, "", "holds no pool: write one, beginning with name:")
-	}
-	if err := p.err(); err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func hasKey(n ast.Node, key string) bool {
-	m, ok := n.(ast.MapNode)
-	if !ok {
-		return false
-	}
-	for it := m.MapRange(); it.Next(); {
-		if s, ok := it.Key().(*ast.StringNode); ok && s.Value == key {
-			return true
-		}
-	}
-	return false
-}
 
 func (r *resolver) pools() []Pool {
 	out := make([]Pool, 0, len(r.file.Pools))
@@ -150,7 +80,7 @@ func (r *resolver) pool(path string, f *PoolFile) Pool {
 	p.Template = r.dropletTemplate(at("template"), &f.Template)
 	p.Backend = r.backend(at("backend"), &f.Backend)
 	p.Policy.BootDeadline = inventory.Duration(r.duration(at("policy.boot_deadline"), f.Policy.BootDeadline, time.Second, 24*time.Hour, 0))
-	p.Policy.DrainDeadline = inventory.Duration(r.duration(at("policy.drain_deadline"), f.Policy.DrainDeadline, time.Second, 7*24*time.Hour, 0))
+	p.Policy.DrainDeadline = inventory.Duration(r.duration(at("policy.drain_deadline"), f.Policy.DrainDeadline, 100*time.Millisecond, 7*24*time.Hour, 0))
 	return p
 }
 

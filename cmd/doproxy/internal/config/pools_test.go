@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -29,26 +30,60 @@ func TestParsePools(t *testing.T) {
 		{"documents", "---\nname: web\n" + template1 + "---\nname: api\n" + template1 + "---\n", []Pool{spec("web"), spec("api")}},
 		{"a whole configuration", "cluster: x\ntoken_file: nowhere\npools:\n- name: web\n  " + template1, []Pool{spec("web")}},
 	} {
-		got, err := parsePools("p.yml", []byte(c.text), testWorld(nil))
-		if err != nil || !reflect.DeepEqual(got, c.want) {
-			t.Errorf("%s: %v\n got %+v\nwant %+v", c.name, err, got, c.want)
+		got, err := parseDocument("p.yml", []byte(c.text), testWorld(nil))
+		if want := (&Document{Pools: c.want}); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v\n got %+v\nwant %+v", c.name, err, got, want)
 		}
 	}
 }
 
 func TestParsePoolsBad(t *testing.T) {
 	for _, c := range []problem{
-		{"", "p.yml: holds no pool: write one, beginning with name:"},
-		{"pools: []\n", "p.yml: holds no pool: write one, beginning with name:"},
+		{"", "p.yml: holds nothing to apply: write a pool, beginning with name:, or limits: or ingress:"},
+		{"pools: []\n", "p.yml: holds nothing to apply: write a pool, beginning with name:, or limits: or ingress:"},
 		{"web\n", `p.yml:1: "web" is not a mapping: write keys below it, such as name:`},
 		{"name: web\nmax: 5000\n" + template1, "p.yml:2: max: 5000 is out of range: use 0 to 1000"},
 		{"name: web\ncolor: red\n" + template1, "p.yml:2: color: unknown key: use one of name, hostname_prefix, desired, min, max, template, backend, policy"},
 		{"name: web\n" + template1 + "---\nname: web\n" + template1, `p.yml:4: name: "web" is the name of two pools, the first in line 1: rename one`},
 		{"name: web\nmax: x\n" + template1 + "---\nname: api\nmax: -1\n" + template1, "p.yml:2: max: \"x\" is not a whole number: write one such as 20\np.yml:6: max: -1 is out of range: use 0 to 1000"},
+		{"limits: {droplets: 5}\n---\nlimits: {droplets: 6}\n", "p.yml:3: limits: is there twice, first in line 1: remove one"},
+		{"limits: {leave_percent: 101}\n---\nname: web\nmax: -1\n" + template1, "p.yml:1: limits.leave_percent: 101 is out of range: use 1 to 100\np.yml:4: max: -1 is out of range: use 0 to 1000"},
 	} {
-		_, err := parsePools("p.yml", []byte(c.text), testWorld(nil))
+		_, err := parseDocument("p.yml", []byte(c.text), testWorld(nil))
 		if fmt.Sprint(err) != c.want {
 			t.Errorf("%q:\n got %v\nwant %s", c.text, err, c.want)
+		}
+	}
+}
+
+func TestParseSettings(t *testing.T) {
+	limits := inventory.Limits{Droplets: 60, CostHourly: 1.5}
+	ingress := inventory.Ingress{ReservedIPs: []netip.Addr{netip.MustParseAddr("203.0.113.10")}}
+	const limitsText, ingressText = "limits: {droplets: 60, cost_hourly: 1.5}\n", "ingress:\n  reserved_ips: 203.0.113.10\n"
+	web := []Pool{{PoolSpec: inventory.PoolSpec{
+		Name: "web", HostnamePrefix: "web", Max: DefaultMax,
+		Template: inventory.Template{Region: "nyc3", Size: "s-1vcpu-1gb", Image: "debian-12-x64"},
+	}}}
+	for _, c := range []struct {
+		name, text string
+		want       Document
+	}{
+		{"limits alone", limitsText, Document{Settings: &inventory.Settings{Limits: limits}, HasLimits: true}},
+		{"ingress alone", ingressText, Document{Settings: &inventory.Settings{Ingress: ingress}, HasIngress: true}},
+		{"none", "limits: {}\ningress: {}\n", Document{Settings: &inventory.Settings{}, HasLimits: true, HasIngress: true}},
+		{"a key without a value", "limits:\nname: web\n", Document{}},
+		{"beside pools", limitsText + "pools:\n- name: web\n  " + template1, Document{Pools: web, Settings: &inventory.Settings{Limits: limits}, HasLimits: true}},
+		{"documents", limitsText + "---\nname: web\n" + template1 + "---\n" + ingressText, Document{Pools: web, Settings: &inventory.Settings{Limits: limits, Ingress: ingress}, HasLimits: true, HasIngress: true}},
+	} {
+		got, err := parseDocument("p.yml", []byte(c.text), testWorld(nil))
+		if c.name == "a key without a value" {
+			if err == nil {
+				t.Errorf("%s: no error", c.name)
+			}
+			continue
+		}
+		if err != nil || !reflect.DeepEqual(got, &c.want) {
+			t.Errorf("%s: %v\n got %+v\nwant %+v", c.name, err, got, c.want)
 		}
 	}
 }

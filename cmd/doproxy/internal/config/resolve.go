@@ -19,8 +19,8 @@ func (r *resolver) config() *Config {
 		Cluster:  or(f.Cluster, "default"),
 		Node:     f.Node,
 		StateDir: r.path(or(f.StateDir, "/var/lib/doproxy")),
-		LeaseTTL: r.seconds("lease_ttl", f.LeaseTTL, 2*time.Second, time.Minute, 3*time.Second),
-		NodeTTL:  r.seconds("node_ttl", f.NodeTTL, 2*time.Second, time.Minute, 5*time.Second),
+		LeaseTTL: r.seconds("lease_ttl", f.LeaseTTL, 2*time.Second, time.Minute, 2*time.Second),
+		NodeTTL:  r.seconds("node_ttl", f.NodeTTL, 2*time.Second, time.Minute, 2*time.Second),
 	}
 	r.valid("cluster", c.Cluster, inventory.ValidName)
 	if c.Node == "" {
@@ -44,8 +44,10 @@ func (r *resolver) config() *Config {
 		PublicIPv4:  r.addr("advertise.public_ipv4", f.Advertise.PublicIPv4, "IPv4", netip.Addr.Is4),
 		PublicIPv6:  r.addr("advertise.public_ipv6", f.Advertise.PublicIPv6, "IPv6", is6),
 		PrivateIPv4: r.addr("advertise.private_ipv4", f.Advertise.PrivateIPv4, "IPv4", netip.Addr.Is4),
+		Droplet:     r.dropletID("advertise.droplet_id", f.Advertise.DropletID),
 	}
 	c.Pools = r.pools()
+	c.Settings = r.settings()
 	c.InventoryFile = r.oldInventory()
 	return c
 }

@@ -64,6 +64,8 @@ DIR/dev.json tells programs where everything is. Each part's log is DIR/PART/log
 	flags.IntVar(&o.Nodes, "nodes", 3, "load balancers")
 	flags.IntVar(&o.Members, "etcd-members", 3, "members of etcd: 1, 3 or 5")
 	flags.IntVar(&o.Desired, "desired", 3, "droplets to begin with")
+	flags.IntVar(&o.ReservedIPs, "reserved-ips", 1, "reserved IPs in front of the load balancers; each of these can hold one")
+	flags.StringVar(&o.HAProxy, "haproxy", "", "HAProxy's program (default: the one in the PATH or in /usr/sbin)")
 	flags.DurationVar(&o.BootDelay, "boot-delay", 2*time.Second, "until a simulated droplet is active")
 	flags.DurationVar(&o.AppDelay, "app-delay", time.Second, "from active until its app answers")
 	flags.DurationVar(&o.DeleteDelay, "delete-delay", time.Second, "until a deleted droplet is gone")
@@ -120,13 +122,19 @@ func (c *Cluster) printGuide(out io.Writer, detached bool) {
 	}
 	line := func(command, what string) string { return fmt.Sprintf("  %-40s %s\n", command, what) }
 	fmt.Fprint(out, "\nThe cluster is up. Each of these is a load balancer; ask one some times:\n",
-		"  curl ", strings.Join(urls, "\n  curl "), "\n",
+		"  curl ", strings.Join(urls, "\n  curl "), "\n")
+	if len(c.Entry) > 0 {
+		fmt.Fprint(out, "Reserved IPs, each held by one of them:\n  curl ", strings.Join(c.Entry, "\n  curl "), "\n")
+	}
+	fmt.Fprint(out,
 		"In another terminal, in this folder:\n",
 		"  export DOPROXY_SERVER=", n.GRPC, "\n",
 		line(self+" print", "the inventory"),
 		line(self+" create -n 2", "two droplets more"),
 		line(self+" delete 0", "the first one of the print away"),
 		line(self+" scale web=10", ""),
+		line(self+" node drain "+last.Name, "its address moves, its sessions end; undrain puts it back"),
+		line(self+" verify", "compare store, DigitalOcean and every HAProxy"),
 		line(self+" status", "leader, nodes, pools, last events"),
 		line(self+" watch", "what happens, as it happens"),
 		"The same over gRPC, with reflection (`make bin/grpcurl` builds it):\n",

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -22,6 +23,9 @@ type Options struct {
 	Nodes    int    // load balancers
 	Members  int    // of etcd
 	Desired  int    // droplets of pool web to begin with
+	// ReservedIPs in front of the nodes.
+	ReservedIPs int
+	HAProxy     string // program; empty is found
 
 	// Of the simulated DigitalOcean.
 	BootDelay, AppDelay, DeleteDelay, ListLag time.Duration
@@ -40,6 +44,8 @@ func (o *Options) Validate() error {
 		return fmt.Errorf("--nodes %d: use 1 to 20", o.Nodes)
 	case o.Members != 1 && o.Members != 3 && o.Members != 5:
 		return fmt.Errorf("--etcd-members %d: use 1, 3 or 5", o.Members)
+	case o.ReservedIPs < 0 || o.ReservedIPs > 20:
+		return fmt.Errorf("--reserved-ips %d: use 0 to 20", o.ReservedIPs)
 	case o.Desired < 0 || o.Desired > maxDroplets:
 		return fmt.Errorf("--desired %d: use 0 to %d", o.Desired, maxDroplets)
 	}
@@ -78,7 +84,7 @@ func Run(ctx context.Context, o Options, ready func(*Cluster) error) (err error)
 	} else if left > 0 {
 		fmt.Fprintf(o.Out, "stopped %d processes that a killed supervisor had left\n", left)
 	}
-	programs, err := findPrograms()
+	programs, err := findPrograms(o.HAProxy)
 	if err != nil {
 		return err
 	}
@@ -114,15 +120,23 @@ func start(ctx context.Context, o Options, programs programs, s *supervisor) (*C
 	}
 	c := &Cluster{dir: o.StateDir, Etcd: []string{}, Nodes: []Node{}}
 	c.DigitalOcean.URL, c.DigitalOcean.Token = sim.URL, sim.Token
+	acc, err := prepareAccount(ctx, o, sim)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the simulated account: %w", err)
+	}
+	for _, a := range acc.reserved {
+		c.Entry = append(c.Entry, "http://"+net.JoinHostPort(a.String(), strconv.Itoa(sim.Port)))
+	}
+	c.Name = entryName + "." + domain
 
 	fmt.Fprintf(o.Out, "starting etcd, %d members\n", o.Members)
 	if c.Etcd, err = startEtcd(ctx, o, programs, s, sim.Prefix); err != nil {
 		return nil, err
 	}
 	for i := range o.Nodes {
-		name := "lb-" + strconv.Itoa(i+1)
+		name := nodeName(i)
 		fmt.Fprintf(o.Out, "starting node %s: an agent and its HAProxy\n", name)
-		node, err := startNode(o, programs, s, sim, c.Etcd, name, i)
+		node, err := startNode(o, programs, s, sim, acc, c.Etcd, i)
 		if err != nil {
 			return nil, err
 		}

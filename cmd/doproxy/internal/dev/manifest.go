@@ -24,6 +24,9 @@ type Cluster struct {
 	} `json:"digitalocean"`
 	Etcd  []string `json:"etcd"`
 	Nodes []Node   `json:"nodes"`
+	// Entry are the URLs of the reserved IPs, Name is the name in DNS.
+	Entry []string `json:"entry"`
+	Name  string   `json:"name"`
 	// PID is the supervisor's.
 	PID int `json:"pid"`
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/doproxy/doproxy/cloud/dosim"
 	"github.com/doproxy/doproxy/cmd/doproxy/internal/config"
 )
 
@@ -44,6 +45,7 @@ func startSimulator(ctx context.Context, o Options, programs programs, s *superv
 		"--ready-file", readyFile,
 		"--boot-delay", o.BootDelay.String(), "--app-delay", o.AppDelay.String(),
 		"--delete-delay", o.DeleteDelay.String(), "--list-lag", o.ListLag.String(),
+		"--entry-port", strconv.Itoa(dosim.DefaultDropletPort),
 	}
 	p, err := s.start("dosim", programs.dosim, append(args, o.SimArgs...)...)
 	if err != nil {
@@ -95,7 +97,11 @@ func startEtcd(ctx context.Context, o Options, programs programs, s *supervisor,
 	return clients, nil
 }
 
-func startNode(o Options, programs programs, s *supervisor, sim simulator, etcd []string, name string, i int) (Node, error) {
+// entryName is the name of the cluster's own in the account's domain.
+const entryName = "www"
+
+func startNode(o Options, programs programs, s *supervisor, sim simulator, acc account, etcd []string, i int) (Node, error) {
+	name := nodeName(i)
 	dir := filepath.Join(o.StateDir, name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return Node{}, err
@@ -124,7 +130,12 @@ func startNode(o Options, programs programs, s *supervisor, sim simulator, etcd 
 		API: config.APIFile{
 			Socket: node.Socket, Listen: []string{node.GRPC}, HTTP: net.JoinHostPort(address, httpPort),
 		},
-		StateDir: dir,
+		StateDir:  dir,
+		Advertise: config.AdvertiseFile{PublicIPv4: address, PrivateIPv4: address, DropletID: acc.droplets[i]},
+		Ingress: config.IngressFile{
+			DNS:         []config.DNSNameFile{{Domain: domain, Name: entryName, TTL: 30}},
+			SettleAfter: 5 * time.Second,
+		},
 		HAProxy: config.HAProxyFile{
 			Mode: "managed", Binary: programs.haproxy,
 			ConfigFile: node.ConfigFile, AdminSocket: node.RuntimeSocket,
@@ -138,10 +149,13 @@ func startNode(o Options, programs programs, s *supervisor, sim simulator, etcd 
 		},
 		Pools: []config.PoolFile{{
 			Name: "web", HostnamePrefix: "web", Desired: &desired, Max: &maximum,
-			Template: config.TemplateFile{Region: "nyc3", Size: "s-1vcpu-1gb", Image: "debian-12-x64"},
+			Template: config.TemplateFile{Region: region, Size: size, Image: image},
 			Backend:  config.BackendFile{Port: sim.Port, HealthPath: "/health", CheckInterval: time.Second},
 			Policy:   config.PolicyFile{BootDeadline: 2 * time.Minute, DrainDeadline: time.Minute},
 		}},
+	}
+	for _, a := range acc.reserved {
+		file.Ingress.ReservedIPs = append(file.Ingress.ReservedIPs, a.String())
 	}
 	data, err := file.YAML()
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 type programs struct{ doproxy, dosim, etcd, haproxy string }
 
 // findPrograms looks beside this program first, as `make build` leaves them,
-// then in PATH, and for haproxy where Debian has it.
-func findPrograms() (programs, error) {
+// then in PATH, and for haproxy where Debian has it, unless that is named.
+func findPrograms(haproxy string) (programs, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return programs{}, err
@@ -41,7 +41,9 @@ func findPrograms() (programs, error) {
 	}
 	p.dosim = find("dosim", "make build")
 	p.etcd = find("etcd", "make build")
-	p.haproxy = find("haproxy", "make haproxy, or apt-get install haproxy")
+	if p.haproxy = haproxy; haproxy == "" {
+		p.haproxy = find("haproxy", "make haproxy, or apt-get install haproxy")
+	}
 	return p, errors.Join(missing...)
 }
 
