@@ -15,4 +15,8 @@
 //   - A droplet is deleted by id only, and only when its record says Deleting, or
 //     when it is a second one of a recorded name.
 //   - A record goes only when the cloud says that its droplet is gone.
+//
+// What the operator's limits, a pause, a stop after failures or the account's
+// budget of calls hold up is told as a Note. Limits are counted from the records
+// and the cloud's list alone, so that they hold whoever leads.
 package fleet

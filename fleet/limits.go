@@ -94,6 +94,7 @@ func (p *planner) audit() {
 				b.charge(1, m.d.Size, price, known)
 			}
 		}
+		p.keepCounts(pp)
 		p.ledger(pp.pool())
 		if pp.foreign > 0 {
 			for _, id := range pp.was.Import {

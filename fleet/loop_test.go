@@ -231,7 +231,13 @@ func (r *rig) node(ctx context.Context, name string) {
 
 // lead runs a loop under an election until the returned function is called.
 func (r *rig) lead(id string, store *inventorytest.Memory, set Settings) (stop func()) {
-	loop, err := New(Options{Keys: r.keys, UID: "u1", Mirror: r.mirror, Cloud: r.cloud, Settings: set, Log: r.log})
+	return r.leadWith(id, store, func(o *Options) { o.Settings = set })
+}
+
+func (r *rig) leadWith(id string, store *inventorytest.Memory, set func(*Options)) (stop func()) {
+	o := Options{Keys: r.keys, UID: "u1", Mirror: r.mirror, Cloud: r.cloud, Log: r.log}
+	set(&o)
+	loop, err := New(o)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -379,7 +385,7 @@ func TestLoopRefusedBacksOff(t *testing.T) {
 		r.cloud.create = func(context.Context, cloud.CreateRequest) error {
 			return &cloud.Refused{Status: 422, ID: "unprocessable_entity", Message: "creating this/these droplet(s) will exceed your droplet limit"}
 		}
-		defer r.lead("a", r.store, Settings{})()
+		defer r.lead("a", r.store, Settings{StopAfter: -1})()
 		time.Sleep(time.Second)
 		r.scale("web", 5)
 		time.Sleep(time.Hour)

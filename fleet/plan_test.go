@@ -130,8 +130,8 @@ func TestPlan(t *testing.T) {
 		{"out", serve, func(s *scene) { s.pool.Desired = 5 },
 			"pool(next 5, failures 0, desired 5, remove [], import []); web-3 requested id 0 asked; web-4 requested id 0 asked; create web-3 web-4"},
 		{"out past max", serve, func(s *scene) { s.pool.Desired, s.pool.Max = 9, 4 },
-			"pool(next 4, failures 0, desired 9, remove [], import []); web-3 requested id 0 asked; create web-3"},
-		{"out, leaving ones count for max", drain, func(s *scene) { s.pool.Desired, s.pool.Max = 3, 3; s.sees(3, inventory.ServerState{Sessions: 1}) }, ""},
+			"pool(next 4, failures 0, desired 9, remove [], import []); web-3 requested id 0 asked; create web-3; note limit.max web"},
+		{"out, leaving ones count for max", drain, func(s *scene) { s.pool.Desired, s.pool.Max = 3, 3; s.sees(3, inventory.ServerState{Sessions: 1}) }, "note limit.max web"},
 		{"out before the first list", serve, func(s *scene) { s.pool.Desired = 5; s.Facts.List = nil }, ""},
 		{"out with a list of an earlier term", serve, func(s *scene) { s.pool.Desired = 5; s.Facts.Term = noon }, ""},
 		{"out while held back", serve, func(s *scene) { s.pool.Desired = 5; s.pool.RetryAt = noon.Add(time.Second) }, ""},
@@ -411,7 +411,7 @@ func TestValidate(t *testing.T) {
 	if err := (Settings{}).Validate(); err != nil {
 		t.Error(err)
 	}
-	for _, s := range []Settings{{Settle: -1}, {CreateParallel: -1}, {RetryMin: time.Hour}} {
+	for _, s := range []Settings{{Settle: -1}, {CreateParallel: -1}, {RetryMin: time.Hour}, {EarlyDeath: -1}} {
 		if s.Validate() == nil {
 			t.Errorf("%+v: no error", s)
 		}

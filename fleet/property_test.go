@@ -88,6 +88,10 @@ func (w *world) settle() {
 	for _, d := range w.droplets {
 		d.sick = false
 	}
+	if p := w.state().Pools["web"]; !p.Stopped.IsZero() {
+		p.Stopped, p.Failures, p.RetryAt, p.Reason = time.Time{}, 0, time.Time{}, ""
+		w.put(w.keys.Pool("web"), p)
+	}
 	for range 1200 {
 		w.run(w.now.Add(2 * time.Second))
 		for _, n := range w.nodes {

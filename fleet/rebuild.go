@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -45,7 +46,11 @@ func (p *planner) rebuild() {
 	for _, pool := range p.State.Pools {
 		taken[strings.ToLower(pool.HostnamePrefix)] = true
 	}
-	for _, name := range slices.Sorted(maps.Keys(p.orphans)) {
+	names := slices.Collect(maps.Keys(p.orphans))
+	slices.SortFunc(names, func(a, b string) int { // the one with most droplets keeps its prefix
+		return cmp.Or(cmp.Compare(len(p.orphans[b]), len(p.orphans[a])), cmp.Compare(a, b))
+	})
+	for _, name := range names {
 		pool := p.poolFromTags(name, p.orphans[name], taken)
 		taken[strings.ToLower(pool.HostnamePrefix)] = true
 		p.out.Groups = append(p.out.Groups, Group{

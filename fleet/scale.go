@@ -59,7 +59,9 @@ func (p *planner) sendAway(pp *poolPlan) {
 			away = append(away, m)
 		}
 	}
-	slices.SortFunc(away, func(a, b *member) int { return newestFirst(b.d, a.d) })
+	slices.SortFunc(away, func(a, b *member) int {
+		return cmp.Or(cmp.Compare(len(a.d.Name), len(b.d.Name)), cmp.Compare(a.d.Name, b.d.Name))
+	})
 	p.release(pp, away, func(m *member) { p.leave(m, "asked away") })
 }
 
@@ -151,7 +153,7 @@ func (p *planner) grow(pp *poolPlan, n int) {
 			n++
 			continue
 		}
-		pool.Creates = enter(pool.Creates, p.now)
+		pool.Creates = enter(pool.Creates, p.now, p.now)
 		p.bill.create(1, p.now.Add(lately))
 		pp.members = append(pp.members, member{
 			d: &inventory.Droplet{

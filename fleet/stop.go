@@ -58,7 +58,7 @@ func (p *planner) mourn(pp *poolPlan) {
 		default:
 			continue
 		}
-		m.withPool = true
+		m.withPool = m.withPool || pp.together() < maxWrites
 		p.failed(pp, earlyDeath+m.d.Name+" was "+how, "droplet.died", m.d.Name)
 	}
 }

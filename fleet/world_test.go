@@ -50,6 +50,17 @@ type world struct {
 	served   map[int64]bool       // ids that some node gave sessions
 
 	heldNames []string // that the wipe guard holds now
+
+	// After an older copy of the store was restored.
+	floor     map[string]int64 // what nodes remember, by hostname prefix
+	quiet     bool             // nobody asks for anything
+	protected map[int64]bool   // ids of what served
+	released  int              // that may go all the same
+	excused   map[string]bool  // names that the copy has without a droplet
+
+	settings *inventory.Settings
+	prices   map[string]float64
+	watch    func(*inventory.State, Decision) // sees every decision; may be nil
 }
 
 type simDroplet struct {
@@ -71,7 +82,7 @@ func newWorld(t *rapid.T) *world {
 		store: inventorytest.NewMemory(), set: Settings{}.withDefaults(),
 		droplets: map[int64]*simDroplet{}, nextID: 100, made: map[string]int{}, faults: true,
 		nodes: []string{"lb-1", "lb-2", "lb-3"}, sessions: map[string]map[string]int{},
-		drained: map[string]time.Time{}, served: map[int64]bool{},
+		drained: map[string]time.Time{}, floor: map[string]int64{}, excused: map[string]bool{}, served: map[int64]bool{},
 	}
 	w.put(w.keys.Meta(), inventory.Meta{UID: "u1", Schema: 1})
 	pool := inventory.Pool{PoolSpec: inventory.PoolSpec{
@@ -101,7 +112,7 @@ func (w *world) state() *inventory.State {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	s := &inventory.State{Revision: l.Revision, Listed: true,
+	s := &inventory.State{Revision: l.Revision, Listed: true, Settings: w.settings,
 		Pools: map[string]*inventory.Pool{}, Droplets: map[string]*inventory.Droplet{}, Nodes: map[string]*inventory.Node{},
 		Confirms: map[string]*inventory.Confirm{}}
 	for _, kv := range l.KVs {
@@ -188,7 +199,8 @@ func (w *world) lead() {
 	}
 	state := w.state()
 	w.facts.Prune(state)
-	in := Input{Now: w.now, Settings: w.set, UID: "u1", State: state, Facts: w.facts}
+	w.facts.See(state, w.now)
+	in := Input{Now: w.now, Settings: w.set, UID: "u1", State: state, Facts: w.facts, Floor: w.floor}
 	before := dump(state)
 	facts := w.facts.clone()
 	d := Plan(in)
@@ -203,6 +215,9 @@ func (w *world) lead() {
 		w.heldNames = append(w.heldNames, n.Names...)
 	}
 	slices.Sort(w.heldNames)
+	if w.watch != nil {
+		w.watch(state, d)
+	}
 	if w.chance(3) {
 		w.facts = nil
 		return
@@ -218,6 +233,10 @@ func (w *world) lead() {
 	}
 	if d.List {
 		w.list()
+	}
+	if d.Prices && w.prices != nil {
+		w.facts.StartPrices(w.now)
+		w.back(w.delay(3*time.Second), func() { w.facts.EndPrices(w.now, w.prices, nil) })
 	}
 	for _, g := range d.Groups {
 		if w.chance(3) {
@@ -260,6 +279,9 @@ func (w *world) commit(g Group) error {
 	}
 	_, err := w.store.Commit(context.Background(), txn)
 	for _, wr := range g.Writes {
+		if err == nil && wr.Pool != nil {
+			w.floor[wr.Pool.HostnamePrefix] = max(w.floor[wr.Pool.HostnamePrefix], wr.Pool.NextOrdinal)
+		}
 		if err == nil && wr.Droplet != nil && wr.Droplet.Phase == inventory.Draining {
 			if _, ok := w.drained[wr.Droplet.Name]; !ok {
 				w.drained[wr.Droplet.Name] = w.now
@@ -470,6 +492,9 @@ func (w *world) report(name string) {
 }
 
 func (w *world) operator() {
+	if w.quiet {
+		return
+	}
 	s := w.state()
 	p := s.Pools["web"]
 	switch w.r.IntN(4) {
@@ -492,12 +517,12 @@ func (w *world) operator() {
 func (w *world) request(s *inventory.State, p *inventory.Pool) {
 	staying := 0
 	for _, d := range s.Droplets {
-		if !d.Phase.Leaving() && !slices.Contains(p.Remove, d.Name) {
+		if d.Pool == p.Name && !d.Phase.Leaving() && !slices.Contains(p.Remove, d.Name) {
 			staying++
 		}
 	}
 	p.Release = max(0, staying-p.Desired)
-	w.put(w.keys.Pool("web"), p)
+	w.put(w.keys.Pool(p.Name), p)
 }
 
 // check what must hold at every moment.

@@ -20,6 +20,9 @@ type health struct {
 	// longer matters or never did.
 	again   time.Time
 	drained bool
+	// young says that it was never fit as far as this leader saw, and is coming up
+	// for the first time: once fit it has nothing to prove.
+	young bool
 
 	// behind is a revision that the node has not applied since lag; zero is none.
 	behind inventory.Revision
@@ -92,12 +95,13 @@ func (f *Facts) look(h health, known bool, name string, s *inventory.State, t ti
 		h.since = now
 		h.again = returned(name, s, t, now)
 	case reason == "" && !wasFit:
-		if !now.Before(h.lostAt(t)) {
+		if !now.Before(h.lostAt(t)) && !h.young {
 			h.again = now
 		}
-		h.since = now
+		h.since, h.young = now, false
 	case reason != "" && (wasFit || !known):
 		h.since, h.grace = now, node != nil || !known
+		h.young = !known && (node != nil && node.HAProxy == "starting" || member == nil || now.Sub(member.Joined) < t.settle)
 		if !known && !f.began && node == nil {
 			// Missing since before the term, or it has yet to report for the first time.
 			if member != nil && !member.Silent.IsZero() && member.Silent.Before(now) {

@@ -152,11 +152,15 @@ func (p *planner) missing(q *plan) {
 		fmt.Sprintf("the account has no reserved IP %s: make it at DigitalOcean, or take it out of ingress.reserved_ips", q.address))
 }
 
+func (p *planner) fails(q *plan, words string) {
+	p.note(fmt.Sprintf("ip %s failing", q.address), "ingress.failing", q.a().Node, fmt.Sprintf("%s cannot be assigned to %s, and is tried again: %s", q.address, q.a().Node, words))
+}
+
 // failing tells why an address is not where it is meant to be, and puts it on
 // record.
 func (p *planner) failing(q *plan, words string) {
 	a := q.a()
-	p.note(fmt.Sprintf("ip %s failing", q.address), "ingress.failing", a.Node, fmt.Sprintf("%s cannot be assigned to %s, and is tried again: %s", q.address, a.Node, words))
+	p.fails(q, words)
 	if a.Error != words {
 		q.edit().Error = words
 		if q.ip.tried.outcome == refused {
@@ -169,6 +173,9 @@ func (p *planner) failing(q *plan, words string) {
 // there.
 func (p *planner) place(q *plan) {
 	a := q.was
+	if a != nil && q.next == nil && a.Verified.IsZero() && q.ip.tried.count > 1 && a.Error != "" {
+		p.fails(q, a.Error) // until the attempt under way has ended otherwise
+	}
 	if a == nil || a.Node == "" || a.Droplet == 0 || q.ip.calling ||
 		q.next != nil && (q.next.Droplet != a.Droplet || q.next.Node != a.Node) {
 		return // it is not on record yet, or will be elsewhere

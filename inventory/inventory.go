@@ -207,6 +207,8 @@ type Node struct {
 	// unusual, not the inventory.
 	Servers map[string]ServerState `json:"servers,omitempty"`
 
+	// Drained says that the node knows that it is drained.
+	Drained bool `json:"drained,omitempty"`
 	// Sessions of clients now, told only while the node is drained.
 	Sessions int `json:"sessions,omitempty"`
 	// Conditions of this node, such as servers that its wipe guard holds.

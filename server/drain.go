@@ -79,9 +79,6 @@ func (s *Server) DrainNode(req *pb.DrainNodeRequest, stream grpc.ServerStreaming
 	if err != nil {
 		return err
 	}
-	if f.asked {
-		f.since = out.revision
-	}
 	st, reached := s.await(ctx, out.revision)
 	if !reached || w.dry {
 		first := f.picture(st, now)

@@ -11,12 +11,6 @@ import (
 const (
 	// defaultTTL of a DNS name, in seconds.
 	defaultTTL = 60
-	// drainSettle is how long a node has to see that it is drained: a report of
-	// this time may be from before it knew.
-	drainSettle = time.Second
-	// drainTrust is when a node that lives is taken to know, though it has told
-	// nothing since: a report is written when it changes.
-	drainTrust = 30 * time.Second
 )
 
 // ttl is how long clients may remember a name's addresses.
@@ -41,7 +35,6 @@ func longestTTL(st *inventory.State) time.Duration {
 type drainFollower struct {
 	name    string
 	asked   bool                     // this stream asked for the drain; else it was before
-	since   inventory.Revision       // of the drain, if asked
 	records map[string]time.Duration // TTL by name, of those that had a record of it when last looked
 	expire  time.Time                // when the last client may have forgotten the records that are gone; zero is there were none
 }
@@ -96,11 +89,6 @@ func (f *drainFollower) progress(st *inventory.State, now time.Time) (m *pb.Drai
 	}
 	m = f.picture(st, now)
 	node := st.Nodes[f.name]
-	// A later write of the member, such as that it is back, is no later drain.
-	knows := member.Drained.Add(drainTrust)
-	if node != nil && node.Mod > or(f.since, member.Mod) {
-		knows = member.Drained.Add(drainSettle)
-	}
 	away := len(m.ReservedIps) == 0 && len(m.DnsRecords) == 0
 	switch stuck := holdup(st, nil); {
 	case stuck != "" && (!away || st.Err != nil):
@@ -115,9 +103,8 @@ func (f *drainFollower) progress(st *inventory.State, now time.Time) (m *pb.Drai
 		next = f.expire
 	case node == nil:
 		m.Reason = f.name + " is silent: its sessions are not known"
-	case now.Before(knows):
+	case !node.Drained:
 		m.Reason = f.name + " has not told its sessions yet"
-		next = knows
 	case node.Sessions > 0:
 		m.Reason = fmt.Sprintf("%d sessions are open", node.Sessions)
 	default:

@@ -101,12 +101,12 @@ func TestDrainFollowsEverything(t *testing.T) {
 	if m.DnsExpireTime == nil {
 		t.Errorf("no expiry: %v", m)
 	}
-	c.report(&inventory.Node{Name: "lb1", HAProxy: "running", Sessions: 3})
+	c.report(&inventory.Node{Name: "lb1", HAProxy: "running", Drained: true, Sessions: 3})
 	m = recvUntil(t, s, func(m *pb.DrainNodeResponse) bool { return m.Reason == "3 sessions are open" })
 	if m.Sessions != 3 || time.Since(went) < 900*time.Millisecond {
 		t.Errorf("after %s: %v", time.Since(went), m)
 	}
-	c.report(&inventory.Node{Name: "lb1", HAProxy: "running"})
+	c.report(&inventory.Node{Name: "lb1", HAProxy: "running", Drained: true})
 	recvUntil(t, s, func(m *pb.DrainNodeResponse) bool { return m.Done })
 	ended(t, s)
 
@@ -123,13 +123,16 @@ func TestDrainWithoutIngress(t *testing.T) {
 	c := newCluster(t, 2)
 	c.members()
 	s := must(c.nodes[0].control.DrainNode(ctx, &pb.DrainNodeRequest{Name: "nodes/lb1"}))
-	recvUntil(t, s, func(m *pb.DrainNodeResponse) bool { return strings.Contains(m.Reason, "has not told its sessions") && !m.Done })
-	c.report(&inventory.Node{Name: "lb1", HAProxy: "running", Version: "2"})
+	recvUntil(t, s, func(m *pb.DrainNodeResponse) bool {
+		return strings.Contains(m.Reason, "has not told its sessions") && !m.Done
+	})
+	c.report(&inventory.Node{Name: "lb1", HAProxy: "running", Drained: true})
 	recvUntil(t, s, func(m *pb.DrainNodeResponse) bool { return m.Done })
 	ended(t, s)
 
 	// Put back while it is followed.
 	must(c.nodes[0].control.UndrainNode(ctx, &pb.UndrainNodeRequest{Name: "nodes/lb1"}))
+	c.report(&inventory.Node{Name: "lb1", HAProxy: "running"})
 	s = must(c.nodes[0].control.DrainNode(ctx, &pb.DrainNodeRequest{Name: "nodes/lb1"}))
 	must(s.Recv())
 	must(c.nodes[1].control.UndrainNode(ctx, &pb.UndrainNodeRequest{Name: "nodes/lb1"}))

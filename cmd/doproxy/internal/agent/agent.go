@@ -18,6 +18,7 @@ import (
 	"github.com/doproxy/doproxy/cloud"
 	"github.com/doproxy/doproxy/cmd/doproxy/internal/config"
 	"github.com/doproxy/doproxy/election"
+	"github.com/doproxy/doproxy/ingress"
 	"github.com/doproxy/doproxy/inventory"
 	"github.com/doproxy/doproxy/inventory/etcd"
 	"github.com/doproxy/doproxy/server"
@@ -63,7 +64,7 @@ func Run(ctx context.Context, cfg *config.Config, version string, logger *slog.L
 	}
 	api, err := server.New(server.Options{
 		Cluster: cfg.Cluster, Node: cfg.Node, Store: store, Leaser: store, Keys: a.keys,
-		Mirror: a.mirror, Journal: a.journal, Local: a.balancer, Logger: logger,
+		Mirror: a.mirror, Journal: a.journal, Local: a.balancer, Logger: logger, Target: ingress.Target,
 	})
 	if err != nil {
 		return err

@@ -9,6 +9,10 @@ import (
 	"github.com/doproxy/doproxy/inventory"
 )
 
+// rebuildTime is how long after a rebuild a pool's record may lag behind what
+// nodes remember without being from an old copy of the store.
+const rebuildTime = time.Hour
+
 // membership keeps what the cluster must know of this node beyond the life of
 // its report: that it belongs to the cluster, and how far names had come that it
 // saw in use.
@@ -54,6 +58,9 @@ func (a *agent) enroll(ctx context.Context) error {
 		}
 		next := *p
 		next.NextOrdinal = floor
+		if next.Rewound.IsZero() && time.Since(state.Meta.Rebuilt) > rebuildTime {
+			next.Rewound, next.Release = nowMS(), 0
+		}
 		txn.Add(inventory.PutPool(a.keys, &next))
 		events = append(events, inventory.Event{
 			Type: "pool.rewound", Pool: p.Name, Node: a.cfg.Node,

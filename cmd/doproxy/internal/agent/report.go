@@ -146,6 +146,7 @@ func (a *agent) node(started time.Time, seen *watched) *inventory.Node {
 		Conditions: a.balancer.holds(),
 	}
 	if a.drained(state) {
+		n.Drained = true
 		n.Sessions = sample.Sessions + int(a.balancer.oldWorkers.Load())
 	}
 	if v := a.balancer.verified.Load(); v != nil {

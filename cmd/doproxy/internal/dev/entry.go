@@ -46,7 +46,7 @@ func prepareAccount(ctx context.Context, o Options, sim simulator) (account, err
 	admin := dosim.Admin{URL: sim.URL}
 	for i := range o.Nodes {
 		d, _, err := api.Droplets.Create(ctx, &godo.DropletCreateRequest{
-			Name: nodeName(i), Region: region, Size: size, Image: godo.DropletCreateImage{Slug: image}, Tags: []string{"load-balancer"},
+			Name: nodeName(i), Region: region, Size: size, Image: godo.DropletCreateImage{Slug: image}, Tags: []string{"load-balancer"}, IPv6: true,
 		})
 		if err != nil {
 			return acc, err
