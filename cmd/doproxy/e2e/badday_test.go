@@ -258,7 +258,7 @@ func TestStartWithoutStore(t *testing.T) {
 // TestCreateRefused: what DigitalOcean says is shown in its own words, tried
 // again with backoff, never in a tight loop, and ends when it says yes.
 func TestCreateRefused(t *testing.T) {
-	c := start(t, "--sim-arg=--droplet-limit=4")
+	c := start(t, "--sim-arg=--droplet-limit=7")
 	c.follows(3)
 	if err := c.admin().ResetCalls(t.Context()); err != nil {
 		t.Fatal(err)

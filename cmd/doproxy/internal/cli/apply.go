@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -50,9 +49,6 @@ func fileFlag(cmd *cobra.Command, file *string) {
 }
 
 func (s *session) readDocument(op, file string) (*Document, error) {
-	if s.opts.Parse == nil {
-		return nil, &Failure{Op: op, Err: errors.New("this program was built without a reader for pools")}
-	}
 	name, in := file, s.in
 	if file == "-" {
 		name = "<stdin>"

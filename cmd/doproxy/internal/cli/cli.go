@@ -17,12 +17,10 @@ const DefaultServer = "unix:///run/doproxy/doproxy.sock"
 // Options is what the commands need from outside.
 type Options struct {
 	// Parse reads what a configuration file defines of the cluster. Its errors
-	// are for users: they name file, line, key and the mend. Without it there
-	// is no apply and no restore.
+	// are for users: they name file, line, key and the mend. Required.
 	Parse func(path string, data []byte) (*Document, error)
 	// Format writes a document in the form that Parse reads, for `backup` and
-	// `pools get -o yaml`. By default the settable fields under "limits:",
-	// "ingress:" and "pools:".
+	// `pools get -o yaml`. Required.
 	Format func(Document) ([]byte, error)
 	// Now is the clock, time.Now by default.
 	Now func() time.Time
@@ -53,9 +51,6 @@ func (o *Options) setDefaults() {
 	}
 	if o.Interactive == nil {
 		o.Interactive = isTerminal
-	}
-	if o.Format == nil {
-		o.Format = formatYAML
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/doproxy/doproxy/cmd/doproxy/internal/config"
 	doproxyv1 "github.com/doproxy/doproxy/proto/doproxy/v1"
 )
 
@@ -250,8 +251,9 @@ func TestScaleWaits(t *testing.T) {
 
 const changedPools = `pools:
   - name: web
-    template: {size: s-2vcpu-2gb, user_data: "a\nb\nc\n"}
+    template: {region: nyc3, size: s-2vcpu-2gb, image: ubuntu-24-04-x64, user_data: "a\nb\nc\n"}
   - name: api
+    template: {region: nyc3, size: s-1vcpu-1gb, image: debian-12-x64}
 `
 
 func TestApply(t *testing.T) {
@@ -272,15 +274,15 @@ func TestApply(t *testing.T) {
 func TestPoolsGetGivesWhatApplyTakes(t *testing.T) {
 	b := newBench(t)
 	got := b.run("pools", "get", "web", "-o", "yaml")
-	doc, err := parseTest("web.yml", []byte(got.out))
-	if err != nil || len(doc.Pools) != 1 {
+	pools, _, err := config.ParseProto("web.yml", []byte(got.out))
+	if err != nil || len(pools) != 1 {
 		t.Fatalf("%v in\n%s", err, got.out)
 	}
 	want := proto.Clone(b.fake.pools[0]).(*doproxyv1.Pool)
-	want.Policy = nil // was empty
+	want.Policy = &doproxyv1.Policy{}
 	want.Serving, want.CostHourly, want.Etag, want.CreateTime = 0, 0, "", nil
-	if !proto.Equal(doc.Pools[0], want) {
-		t.Errorf("came back as %v, want %v", doc.Pools[0], want)
+	if !proto.Equal(pools[0], want) {
+		t.Errorf("came back as %v, want %v", pools[0], want)
 	}
 }
 

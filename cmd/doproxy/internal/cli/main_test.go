@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -17,12 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 	"go.uber.org/goleak"
-	"google.golang.org/protobuf/encoding/protojson"
 
-	doproxyv1 "github.com/doproxy/doproxy/proto/doproxy/v1"
+	"github.com/doproxy/doproxy/cmd/doproxy/internal/config"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -60,47 +57,14 @@ func TestMain(m *testing.M) {
 func newRoot(opts Options) *cobra.Command {
 	root := &cobra.Command{Use: "doproxy", Short: "Scale droplets behind HAProxy"}
 	if opts.Parse == nil {
-		opts.Parse = parseTest
+		opts.Parse = func(path string, data []byte) (*Document, error) {
+			pools, settings, err := config.ParseProto(path, data)
+			return &Document{Pools: pools, Settings: settings}, err
+		}
 	}
+	opts.Format = func(d Document) ([]byte, error) { return config.FormatProto(d.Pools, d.Settings, "") }
 	Add(root, opts)
 	return root
-}
-
-// parseTest reads what formatYAML writes, strictly.
-func parseTest(path string, data []byte) (*Document, error) {
-	asJSON, err := yaml.YAMLToJSON(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	var file struct {
-		Limits, Ingress json.RawMessage
-		Pools           []json.RawMessage
-	}
-	if err := json.Unmarshal(asJSON, &file); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	doc := &Document{}
-	if file.Limits != nil || file.Ingress != nil {
-		doc.Settings = &doproxyv1.Settings{}
-	}
-	if file.Limits != nil {
-		doc.Settings.Limits = &doproxyv1.Limits{}
-		err = errors.Join(err, protojson.Unmarshal(file.Limits, doc.Settings.Limits))
-	}
-	if file.Ingress != nil {
-		doc.Settings.Ingress = &doproxyv1.Ingress{}
-		err = errors.Join(err, protojson.Unmarshal(file.Ingress, doc.Settings.Ingress))
-	}
-	for _, raw := range file.Pools {
-		p := &doproxyv1.Pool{}
-		err = errors.Join(err, protojson.Unmarshal(raw, p))
-		p.Name = poolName(p.GetName())
-		doc.Pools = append(doc.Pools, p)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return doc, nil
 }
 
 // terminal is an output that says it is one.
