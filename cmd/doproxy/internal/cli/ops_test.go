@@ -272,7 +272,7 @@ func TestRestore(t *testing.T) {
 	if b.fake.settings.GetLimits().GetDroplets() != 50 || b.fake.pools[0].GetTemplate().GetSize() != "s-1vcpu-1gb" {
 		t.Errorf("after it: %v, %v", b.fake.settings, b.fake.pools[0])
 	}
-	if err := os.WriteFile(file, []byte("pools: [{name: web}]\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("pools: [{name: web, template: {region: nyc3, size: s-1vcpu-1gb, image: ubuntu-24-04-x64}}]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	got := b.run("restore", "-f", file, "--dry-run")
@@ -291,7 +291,7 @@ func TestApplySettings(t *testing.T) {
 	b.fake.entry()
 	b.fake.forecast = growth
 	file := filepath.Join(t.TempDir(), "limits.yml")
-	if err := os.WriteFile(file, []byte("limits: {droplets: 60}\npools: [{name: api}]\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("limits: {droplets: 60}\npools: [{name: api, template: {region: nyc3, size: s-1vcpu-1gb, image: ubuntu-24-04-x64}}]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	b.want(0, "settings: would change\n  limits.droplets: 50 → 60\napi: would be created\n"+growthText+
