@@ -305,6 +305,16 @@ func (d *namePlan) another(a netip.Addr) bool {
 	return false
 }
 
+// lookForOthers asks for a list soon if that may show a record of a fit node that
+// the last one was too early for.
+func (d *namePlan) lookForOthers() {
+	for _, r := range d.next.Records {
+		if _, listed := d.listed[r.ID]; r.ID != 0 && !r.Leaving && !listed {
+			d.urgent = true
+		}
+	}
+}
+
 // letGo marks records whose node is not to have them any more.
 func (p *planner) letGo(d *namePlan) {
 	for i := range d.next.Records {
@@ -323,6 +333,7 @@ func (p *planner) letGo(d *namePlan) {
 		key := fmt.Sprintf("dns %s %s", d.FQDN, r.Address)
 		switch {
 		case !d.another(r.Address):
+			d.lookForOthers()
 			p.note(key, "dns.kept", r.Node, fmt.Sprintf("%s: %s stays though %s: no other %s record of a fit node is there", d.FQDN, text(*r), why, recordType(r.Address)))
 		case p.paused():
 			p.note(key, "dns.kept", r.Node, fmt.Sprintf("%s: %s stays though %s: all changes are paused", d.FQDN, text(*r), why))

@@ -25,6 +25,7 @@ func (p *planner) drop(d *namePlan) {
 		switch {
 		case !p.onRecord(d, r): // not yet
 		case !d.another(r.Address) && !d.sound[r.Address]:
+			d.lookForOthers()
 			p.note(key, "dns.kept", r.Node, fmt.Sprintf("%s: %s stays though %s: no other %s record of a fit node is there", d.FQDN, text(r), r.Reason, recordType(r.Address)))
 		case p.paused():
 			p.note(key, "dns.kept", r.Node, fmt.Sprintf("%s: %s stays though %s: all changes are paused", d.FQDN, text(r), r.Reason))

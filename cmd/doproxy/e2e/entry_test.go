@@ -281,8 +281,6 @@ func TestLastRecordStays(t *testing.T) {
 		return nil
 	})
 	c.recorded([]int{other})
-	wrapper.mend()
-	c.follows(3)
 }
 
 // breakableHAProxy is a HAProxy that a test can keep from starting.
