@@ -3,6 +3,7 @@ package inventory
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,26 @@ import (
 // record is gone or has another uid. A mirror keeps what it has, and waits for
 // the cluster to come back.
 var ErrWiped = errors.New("the store no longer holds this cluster: was it wiped, or is it another one?")
+
+// ErrSchema: a newer doproxy wrote the records in a form that this one does not
+// know. A mirror keeps what it has.
+var ErrSchema = errors.New("the inventory is of a newer doproxy")
+
+// Untrusted says that a mirror's error is about what the store holds, not about
+// reaching it.
+func Untrusted(err error) bool { return errors.Is(err, ErrWiped) || errors.Is(err, ErrSchema) }
+
+// foreign says why the records of a draft are not this cluster's to act upon, as
+// far as the meta record tells.
+func (d *draft) foreign(before *Meta) error {
+	switch {
+	case before != nil && (d.Meta == nil || d.Meta.UID != before.UID):
+		return ErrWiped
+	case d.Meta != nil && d.Meta.Schema > Schema:
+		return fmt.Errorf("%w: it has schema %d and this one knows %d: install a newer doproxy on this node", ErrSchema, d.Meta.Schema, Schema)
+	}
+	return nil
+}
 
 var (
 	errNotRead = errors.New("the inventory was not read from the store yet")
@@ -107,7 +128,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if errors.Is(err, ErrCompacted) || errors.Is(err, ErrWiped) || errors.Is(err, errRelist) {
+		if errors.Is(err, ErrCompacted) || Untrusted(err) || errors.Is(err, errRelist) {
 			m.relist = true
 		}
 		// A new listing mends these at once; if it was just made, it did not.
@@ -149,8 +170,8 @@ func (m *Mirror) takeListing(l Listing) error {
 		d.put(kv)
 	}
 	d.keepGood(old)
-	if old.Meta != nil && (d.Meta == nil || d.Meta.UID != old.Meta.UID) {
-		return ErrWiped
+	if err := d.foreign(old.Meta); err != nil {
+		return err
 	}
 	d.Listed = true
 	d.Floor = old.Floor
@@ -173,8 +194,8 @@ func (m *Mirror) takeBatch(b Batch) error {
 			d.put(c.KV)
 		}
 	}
-	if old.Meta != nil && (d.Meta == nil || d.Meta.UID != old.Meta.UID) {
-		return ErrWiped
+	if err := d.foreign(old.Meta); err != nil {
+		return err
 	}
 	if len(b.Changes) == 0 && b.Revision == old.Revision && old.Err == nil {
 		return nil
@@ -223,11 +244,12 @@ func (m *Mirror) lost(err error) {
 	old := m.State()
 	s := *old
 	s.Err = err
-	if old.Err == nil {
-		m.logger.Warn("out of touch with the store", "error", err)
-		s.Since = time.Now()
-	} else if old.Err.Error() == err.Error() {
+	if old.Err != nil && old.Err.Error() == err.Error() {
 		return
+	}
+	m.logger.Warn("out of touch with the store", "error", err)
+	if old.Err == nil {
+		s.Since = time.Now()
 	}
 	m.publish(&s)
 }

@@ -368,3 +368,37 @@ func BenchmarkMirrorOneChange(b *testing.B) {
 		})
 	}
 }
+
+func TestMirrorRefusesNewerSchema(t *testing.T) {
+	mem := inventorytest.NewMemory()
+	if _, err := inventory.EnsureMeta(t.Context(), mem, keys); err != nil {
+		t.Fatal(err)
+	}
+	m := inventory.NewMirror(mem, keys, quiet)
+	start(t, m)
+	await(t, m, put(t, mem, putDroplet(droplet("web", "web-1", 1))))
+	meta := m.State().Meta
+	put(t, mem, raw(keys.Meta(), `{"uid":"`+meta.UID+`","schema":99}`), raw(keys.Droplet("web", "web-1"), `{"name":"web-1","pool":"web","phase":"unheard-of"}`))
+	late := inventory.NewMirror(mem, keys, quiet)
+	start(t, late)
+	for _, m := range []*inventory.Mirror{m, late} {
+		wake, cancel := m.Subscribe()
+		defer cancel()
+		for !errors.Is(m.State().Err, inventory.ErrSchema) {
+			select {
+			case <-wake:
+			case <-t.Context().Done():
+				t.Fatal(m.State().Err)
+			}
+		}
+		if err := m.State().Err.Error(); !strings.Contains(err, "schema 99") || !strings.Contains(err, "install a newer doproxy") {
+			t.Error(err)
+		}
+	}
+	if d := m.State().Droplets["web-1"]; d == nil || d.Phase == "unheard-of" || len(late.State().Droplets) != 0 {
+		t.Errorf("records of a newer schema were taken: %+v", d)
+	}
+	rev := put(t, mem, raw(keys.Meta(), `{"uid":"`+meta.UID+`","schema":1}`))
+	await(t, m, rev)
+	await(t, late, rev)
+}

@@ -138,7 +138,7 @@ func (s *Server) seen(ctx context.Context, rev inventory.Revision) {
 
 // catchUp returns a state that is no older than this call.
 func (s *Server) catchUp(ctx context.Context) (*inventory.State, error) {
-	if st := s.mirror.State(); errors.Is(st.Err, inventory.ErrWiped) {
+	if st := s.mirror.State(); inventory.Untrusted(st.Err) {
 		return nil, fmt.Errorf("%w: %w", inventory.ErrUnavailable, st.Err)
 	}
 	var now inventory.Revision

@@ -95,7 +95,7 @@ func (s *Server) orderReload(ctx context.Context) (id string, rev inventory.Revi
 // reports a later one has seen to this one too. put makes it; before is the one
 // that it replaces.
 func (s *Server) order(ctx context.Context, key, what string, put func(before inventory.KV, id string, now time.Time) inventory.Op) (id string, rev inventory.Revision, err error) {
-	if st := s.mirror.State(); errors.Is(st.Err, inventory.ErrWiped) {
+	if st := s.mirror.State(); inventory.Untrusted(st.Err) {
 		return "", 0, fmt.Errorf("%w: %w", inventory.ErrUnavailable, st.Err)
 	}
 	for range maxTries {
