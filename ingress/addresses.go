@@ -166,6 +166,7 @@ func (p *planner) asHand(q *plan) {
 		return
 	}
 	p.intend(q, to, "asked for by hand", false)
+	q.next.Moves = nil // somebody has looked at it
 }
 
 // cannot says why a node cannot get the address; empty is that it can.
@@ -256,7 +257,7 @@ func (p *planner) choose(q *plan, not string) (to, why string) {
 	case why != "":
 		return "", why
 	}
-	return "", fmt.Sprintf("no node is free: %s; add a node", onlyOne(q.address))
+	return "", fmt.Sprintf("no node is free: %s; add a node, or doproxy node undrain one", onlyOne(q.address))
 }
 
 // intend puts a new holder on record. Moves that nobody asked for count.

@@ -62,10 +62,10 @@ func TestPlanDNS(t *testing.T) {
 		{"none is there", func(s *scene) { s.dns(); delete(s.State.DNS, www.FQDN) },
 			"www.example.com [192.0.2.1 asked, 192.0.2.2 asked, 192.0.2.3 asked]; create 192.0.2.1; create 192.0.2.2; create 192.0.2.3"},
 		{"one is missing", func(s *scene) { s.dns(web1, web2) }, "www.example.com [192.0.2.1#1, 192.0.2.2#2, 192.0.2.3 asked]; create 192.0.2.3"},
-		{"another's counts", func(s *scene) {
+		{"one that points at a node is taken over, another's is not", func(s *scene) {
 			s.dns(web1, web2)
 			s.records(ago(time.Second), record(1, "192.0.2.1"), record(2, "192.0.2.2"), record(99, "192.0.2.3"), record(98, "198.51.100.1"))
-		}, ""},
+		}, "www.example.com [192.0.2.1#1, 192.0.2.2#2, 192.0.2.3#99]"},
 		{"paused", func(s *scene) { s.dns(web1, web2); s.State.Pause = &inventory.Pause{} }, "note dns www.example.com 192.0.2.3"},
 		{"unreadable", func(s *scene) {
 			s.dns(web1)

@@ -94,6 +94,7 @@ func (p *planner) name(n inventory.DNSName) {
 	p.resolve(d)
 	if d.f.list != nil {
 		p.check(d)
+		p.adopt(d)
 		p.take(d)
 		p.letGo(d)
 		p.drop(d)
@@ -200,7 +201,7 @@ func (p *planner) resolve(d *namePlan) {
 // find is the newest listed record with this address that is not on record.
 func (d *namePlan) find(a netip.Addr) (id int64) {
 	for _, x := range d.f.list.all {
-		if shows(x, a) && !d.ours[x.ID] {
+		if shows(x, a) && !d.ours[x.ID] && !d.f.deletes[x.ID].gone {
 			id = max(id, x.ID)
 		}
 	}
@@ -261,6 +262,25 @@ func (p *planner) check(d *namePlan) {
 		}
 		return gone
 	})
+}
+
+// adopt takes records over that point at a node of the cluster and are on record
+// nowhere: the name was out of the settings for a while, or the inventory was
+// lost. Left alone they would keep clients coming to a node that has died.
+func (p *planner) adopt(d *namePlan) {
+	for _, name := range p.order {
+		for _, a := range publicAddresses(p.State.Nodes[name]) {
+			if slices.ContainsFunc(d.next.Records, func(r inventory.DNSRecord) bool { return r.Address == a }) {
+				continue
+			}
+			if id := d.find(a); id != 0 && !d.f.changing[id] {
+				r := inventory.DNSRecord{Address: a, Node: name, ID: id, Since: p.now}
+				d.next.Records = append(d.next.Records, r)
+				d.ours[id], d.changed = true, true
+				p.dnsEvent(d, "dns.adopted", name, "%s was there", text(r))
+			}
+		}
+	}
 }
 
 // take finds the addresses that the list shows in a record whose node is fit.

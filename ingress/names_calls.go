@@ -18,6 +18,7 @@ func (p *planner) drop(d *namePlan) {
 			continue
 		}
 		if _, there := d.listed[r.ID]; !there {
+			d.urgent = true // the list is from before the record
 			continue
 		}
 		key := fmt.Sprintf("dns %s %s", d.FQDN, r.Address)

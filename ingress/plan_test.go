@@ -350,7 +350,7 @@ func TestPlanMoves(t *testing.T) {
 
 func TestPlanByHand(t *testing.T) {
 	check(t, []test{
-		{"to a node", func(s *scene) { s.a.Want = "lb-3"; s.a.Moves = []time.Time{ago(time.Second)} }, "203.0.113.7 at lb-3 moves 1"},
+		{"to a node", func(s *scene) { s.a.Want = "lb-3"; s.a.Moves = []time.Time{ago(time.Second)} }, "203.0.113.7 at lb-3"},
 		{"to any other", func(s *scene) { s.a.Want = inventory.AnyNode }, "203.0.113.7 at lb-2"},
 		{"to where it is", func(s *scene) { s.a.Want = "lb-1" }, "203.0.113.7 at lb-1 verified"},
 		{"to an unfit node", func(s *scene) { s.a.Want = "lb-3"; s.ails("lb-3", "failed", ago(time.Second)) }, "note ip 203.0.113.7 want"},

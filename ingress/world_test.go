@@ -74,8 +74,9 @@ func newWorld(t *rapid.T) *world {
 		holders: map[netip.Addr]int64{ip7: 0, ip8: 99, ip6: 12}, records: map[int64]cloud.DNSRecord{}, nextID: 100,
 		faults: true, moves: map[netip.Addr][]time.Time{},
 	}
-	w.foreign = map[int64]cloud.DNSRecord{1: record(1, "198.51.100.1"), 2: record(2, "192.0.2.3")}
+	w.foreign = map[int64]cloud.DNSRecord{1: record(1, "198.51.100.1")}
 	maps.Copy(w.records, w.foreign)
+	w.records[2] = record(2, "192.0.2.3") // points at a node: it is taken over
 	w.put(w.keys.Meta(), inventory.Meta{UID: "u1", Schema: 1})
 	w.put(w.keys.Settings(), inventory.Settings{Ingress: inventory.Ingress{ReservedIPs: w.addresses, DNS: []inventory.DNSName{{Domain: "example.com", Name: "www"}}}})
 	for i := range 3 {

@@ -169,10 +169,22 @@ func (c *cluster) byName() node {
 // killNode kills a node's agent and HAProxy together, as a dying machine would.
 func (c *cluster) killNode(i int) {
 	c.t.Helper()
-	c.reread()
 	kill(c.t, c.Nodes[i].PID, syscall.SIGKILL)
-	kill(c.t, c.Nodes[i].HAProxyPID, syscall.SIGKILL)
+	kill(c.t, c.haproxy(i), syscall.SIGKILL)
 	c.gone(c.Nodes[i].PID)
+}
+
+// haproxy is the process of a node's HAProxy, the master.
+func (c *cluster) haproxy(i int) (pid int) {
+	c.t.Helper()
+	data, err := os.ReadFile(filepath.Join(filepath.Dir(c.Nodes[i].ConfigFile), "haproxy.pid"))
+	if err == nil {
+		_, err = fmt.Sscan(string(data), &pid)
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return pid
 }
 
 // TestEntry: reserved IP and DNS name follow the nodes that are fit.
@@ -326,11 +338,11 @@ func TestRollingRestart(t *testing.T) {
 		name, ask := c.Nodes[i].Name, (i+1)%3
 		c.ok(ask, "node", "drain", name, "--reason", "upgrade")
 		c.settled(ask, c.entry(0), name)
-		c.reread()
 		kill(t, c.Nodes[i].PID, syscall.SIGTERM)
 		c.gone(c.Nodes[i].PID)
-		kill(t, c.Nodes[i].HAProxyPID, syscall.SIGUSR1)
-		c.gone(c.Nodes[i].HAProxyPID)
+		proxy := c.haproxy(i)
+		kill(t, proxy, syscall.SIGUSR1)
+		c.gone(proxy)
 		c.restart(i)
 		eventually(t, name+" is ready", func() error { return ready(c.Nodes[i]) })
 		c.ok(ask, "node", "undrain", name)
