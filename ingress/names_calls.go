@@ -246,8 +246,7 @@ func (p *planner) nameDifferences(n inventory.DNSName, since time.Time) {
 		data, _ := netip.ParseAddr(x.Data)
 		there[data] = true
 		switch {
-		case !mine:
-			p.differ("dns.foreign", fqdn, "", fmt.Sprintf("%s %s is not doproxy's: it is left alone", x.Type, x.Data))
+		case !mine: // another's: nothing to mend
 		case !shows(x, r.Address):
 			p.differ("dns.changed", fqdn, r.Node, fmt.Sprintf("%s is now %s", text(r), x.Data))
 		case r.Leaving:

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"google.golang.org/grpc"
@@ -83,6 +84,13 @@ func (s *Server) DrainNode(req *pb.DrainNodeRequest, stream grpc.ServerStreaming
 	if !reached || w.dry {
 		first := f.picture(st, now)
 		first.Node, first.Reason = out.answer, holdup(st, nil)
+		for _, ip := range first.ReservedIps {
+			if address, err := netip.ParseAddr(ip.Address); err == nil && w.dry && s.target != nil {
+				if _, err := s.target(st, address, ""); err != nil {
+					ip.Error = err.Error()
+				}
+			}
+		}
 		if err := stream.Send(first); err != nil || w.dry {
 			return err
 		}

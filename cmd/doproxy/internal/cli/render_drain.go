@@ -71,7 +71,15 @@ func drainForecast(st style, node string, m *doproxyv1.DrainNodeResponse) string
 		b.WriteString(wrap(fmt.Sprintf(format, args...), st.width, "  ") + "\n")
 	}
 	line("Would drain %s.", node)
-	if list := addressList(m.GetReservedIps()); list != "" {
+	var moving []*doproxyv1.ReservedIp
+	for _, ip := range m.GetReservedIps() {
+		if ip.GetError() == "" {
+			moving = append(moving, ip)
+		} else {
+			line("Held up: %s cannot move: %s", ip.GetAddress(), ip.GetError())
+		}
+	}
+	if list := addressList(moving); list != "" {
 		line("Would move %s to other nodes.", list)
 	}
 	if list := recordList(m.GetDnsRecords()); list != "" {
