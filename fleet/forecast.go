@@ -121,7 +121,7 @@ func (f *forecast) round() bool {
 
 // holds says that a condition is worth telling before a change.
 func holds(n Note) bool {
-	return len(n.Names) > 0 || n.Type == "fleet.paused" || n.Type == "pool.stopped" || strings.HasPrefix(n.Type, "limit.")
+	return len(n.Names) > 0 || n.Type == "fleet.held" || n.Type == "fleet.paused" || n.Type == "pool.stopped" || strings.HasPrefix(n.Type, "limit.")
 }
 
 func (f *forecast) hold(key, message string) {

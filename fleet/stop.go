@@ -41,6 +41,9 @@ func (p *planner) failed(pp *poolPlan, reason, kind, droplet string) {
 // Of those that were on record at the last failure, which all may have had the
 // same end, none counts again.
 func (p *planner) mourn(pp *poolPlan) {
+	if !pp.pool().Rewound.IsZero() {
+		return // its records are old: these went long ago
+	}
 	last := p.lastFailure(pp.was)
 	for i := range pp.members {
 		m := &pp.members[i]
@@ -75,17 +78,22 @@ func (p *planner) lastFailure(pool *inventory.Pool) time.Time {
 // enough to end a row with early deaths.
 func (p *planner) lasted(pp *poolPlan) bool {
 	last := p.lastFailure(pp.was)
+	var first time.Time // the droplet that will have lasted first
 	for i := range pp.members {
 		m := &pp.members[i]
 		if m.d.Phase != inventory.Serving || m.standing == gone || m.d.Served.IsZero() || m.d.Created.Before(last) {
 			continue
 		}
-		if !p.diedEarly(m) {
-			return true
+		if first.IsZero() || m.d.Served.Before(first) {
+			first = m.d.Served
 		}
-		p.at(m.d.Served.Add(p.Settings.EarlyDeath))
 	}
-	return false
+	if first.IsZero() {
+		return false
+	}
+	end := first.Add(p.Settings.EarlyDeath)
+	p.at(end)
+	return !p.now.Before(end)
 }
 
 // judge holds the pool's creates back after failures, for longer with each, and

@@ -130,7 +130,7 @@ func (d *draft) remove(key string) {
 	case "reload":
 		d.Reload = ""
 	case "settings":
-		d.Settings = new(Settings)
+		d.Settings = d.Settings.remembered()
 	case "pause":
 		d.Pause = nil
 	case "verify":
@@ -303,6 +303,14 @@ func leave[M ~map[K]V, K comparable, V any](owned *bool, m *M, key K) {
 		own(owned, m)
 		delete(*m, key)
 	}
+}
+
+// remembered are settings whose record is gone: they count on, since nothing in
+// doproxy deletes it, and may be written anew.
+func (s *Settings) remembered() *Settings {
+	kept := *s
+	kept.Mod = 0
+	return &kept
 }
 
 // own clones a map before the first write to it.

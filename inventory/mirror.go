@@ -170,6 +170,9 @@ func (m *Mirror) takeListing(l Listing) error {
 		d.put(kv)
 	}
 	d.keepGood(old)
+	if d.Settings.Mod == 0 {
+		d.Settings = old.Settings.remembered()
+	}
 	if err := d.foreign(old.Meta); err != nil {
 		return err
 	}

@@ -139,7 +139,7 @@ func (s *Server) seen(ctx context.Context, rev inventory.Revision) {
 // catchUp returns a state that is no older than this call.
 func (s *Server) catchUp(ctx context.Context) (*inventory.State, error) {
 	if st := s.mirror.State(); inventory.Untrusted(st.Err) {
-		return nil, fmt.Errorf("%w: %w", inventory.ErrUnavailable, st.Err)
+		return nil, untrusted(st.Err)
 	}
 	var now inventory.Revision
 	err := s.call(ctx, func(ctx context.Context) error {

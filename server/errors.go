@@ -47,9 +47,11 @@ const (
 	ReasonPaused            = "PAUSED"              // FAILED_PRECONDITION: every change at the cloud is stopped
 	ReasonNothingHeld       = "NOTHING_HELD"        // FAILED_PRECONDITION: the wipe guard holds nothing
 	ReasonNotHeld           = "NOT_HELD"            // FAILED_PRECONDITION: it does not hold one of those named
-	ReasonNotEmpty          = "NOT_EMPTY"           // FAILED_PRECONDITION: the store holds an inventory
-	ReasonRenderFailed      = "RENDER_FAILED"       // FAILED_PRECONDITION: there is no valid configuration to show
-	ReasonInternal          = "INTERNAL"            // INTERNAL: a bug; the node's log has more
+	// The store lost the cluster, or a newer doproxy wrote it.
+	ReasonUntrusted    = "INVENTORY_UNTRUSTED"
+	ReasonNotEmpty     = "NOT_EMPTY"     // FAILED_PRECONDITION: the store holds an inventory
+	ReasonRenderFailed = "RENDER_FAILED" // FAILED_PRECONDITION: there is no valid configuration to show
+	ReasonInternal     = "INTERNAL"      // INTERNAL: a bug; the node's log has more
 )
 
 // problem is an error that the caller can act on. Its message is for people,
@@ -299,6 +301,16 @@ var (
 func behind(cause error) error {
 	return &problem{code: codes.Unavailable, reason: ReasonNodeBehind, retry: 2 * time.Second, cause: cause,
 		message: "this node's copy of the inventory lags behind the store; nothing was changed: try again, or at another node"}
+}
+
+// untrusted is for a store that answers, and whose records are not to be acted on.
+func untrusted(cause error) error {
+	mend := "see docs/operations.md: `doproxy rebuild` begins the inventory anew if the store was lost"
+	if errors.Is(cause, inventory.ErrSchema) {
+		mend = "ask a node that runs the newer one"
+	}
+	return &problem{code: codes.FailedPrecondition, reason: ReasonUntrusted, cause: cause,
+		message: cause.Error() + "; traffic is not affected and nothing was changed: " + mend}
 }
 
 // uncommitted is for an error of Store.Commit other than ErrConflict.

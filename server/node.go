@@ -96,7 +96,7 @@ func (s *Server) orderReload(ctx context.Context) (id string, rev inventory.Revi
 // that it replaces.
 func (s *Server) order(ctx context.Context, key, what string, put func(before inventory.KV, id string, now time.Time) inventory.Op) (id string, rev inventory.Revision, err error) {
 	if st := s.mirror.State(); inventory.Untrusted(st.Err) {
-		return "", 0, fmt.Errorf("%w: %w", inventory.ErrUnavailable, st.Err)
+		return "", 0, untrusted(st.Err)
 	}
 	for range maxTries {
 		kv, err := s.get(ctx, key)

@@ -16,6 +16,9 @@ import (
 func (s *Server) Verify(ctx context.Context, req *pb.VerifyRequest) (*pb.VerifyResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.reloadTimeout)
 	defer cancel()
+	if st := s.mirror.State(); inventory.Untrusted(st.Err) {
+		return nil, untrusted(st.Err)
+	}
 	asked := nodeNames(s.mirror.State())
 	id, rev, err := s.orderVerify(ctx, req.GetRepair())
 	if err != nil {

@@ -184,6 +184,6 @@ func (h *hold) message() string {
 	if more := len(h.names) - 5; more > 0 {
 		shown += fmt.Sprintf(" and %d more", more)
 	}
-	return fmt.Sprintf("%d servers of pool %s stay in HAProxy: %s (%s). If they are to go, `doproxy confirm %s`; else see docs/operations.md, the wipe guard",
-		len(h.names), h.pool, h.why, shown, h.pool)
+	return fmt.Sprintf("servers of pool %s stay in HAProxy, %d: %s (%s). If they are to go, `doproxy confirm %s`; else see docs/operations.md, the wipe guard",
+		h.pool, len(h.names), h.why, shown, h.pool)
 }
