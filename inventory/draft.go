@@ -308,6 +308,9 @@ func leave[M ~map[K]V, K comparable, V any](owned *bool, m *M, key K) {
 // remembered are settings whose record is gone: they count on, since nothing in
 // doproxy deletes it, and may be written anew.
 func (s *Settings) remembered() *Settings {
+	if s == nil {
+		return new(Settings)
+	}
 	kept := *s
 	kept.Mod = 0
 	return &kept

@@ -402,3 +402,25 @@ func TestMirrorRefusesNewerSchema(t *testing.T) {
 	await(t, m, rev)
 	await(t, late, rev)
 }
+
+func TestMirrorRemembersSettings(t *testing.T) {
+	mem := inventorytest.NewMemory()
+	m := inventory.NewMirror(mem, keys, quiet)
+	start(t, m)
+	s := await(t, m, put(t, mem, opOf(inventory.PutSettings(keys, &inventory.Settings{Limits: inventory.Limits{Droplets: 5}}))))
+	if s.Settings.Limits.Droplets != 5 || s.Settings.Mod == 0 {
+		t.Fatalf("%+v", s.Settings)
+	}
+	s = await(t, m, put(t, mem, deleted(keys.Settings())))
+	if s.Settings.Limits.Droplets != 5 || s.Settings.Mod != 0 {
+		t.Errorf("after its record went: %+v", s.Settings)
+	}
+	mem.Compact(put(t, mem, raw("/elsewhere", "x")))
+	mem.BreakWatches() // so that it lists
+	s = await(t, m, put(t, mem, raw(keys.Ordinal("x"), "1")))
+	if s.Settings.Limits.Droplets != 5 || s.Settings.Mod != 0 {
+		t.Errorf("after a listing: %+v", s.Settings)
+	}
+	// What is remembered may be written again.
+	put(t, mem, opOf(inventory.PutSettings(keys, s.Settings)))
+}

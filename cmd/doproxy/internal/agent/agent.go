@@ -89,7 +89,7 @@ func Run(ctx context.Context, cfg *config.Config, version string, logger *slog.L
 			if cfg.NeverLead {
 				return nil
 			}
-			return elector.Run(ctx, a.lead)
+			return a.campaign(ctx, elector)
 		}},
 		{"api", func(ctx context.Context) error { return api.Serve(ctx, listeners...) }},
 	})

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -10,7 +11,48 @@ import (
 	"github.com/doproxy/doproxy/election"
 	"github.com/doproxy/doproxy/fleet"
 	"github.com/doproxy/doproxy/ingress"
+	"github.com/doproxy/doproxy/inventory"
 )
+
+// campaign runs for the leadership while the store holds records that this agent
+// may act upon: one of an older version must not keep a newer one from leading.
+func (a *agent) campaign(ctx context.Context, elector *election.Elector) error {
+	wake, cancel := a.mirror.Subscribe()
+	defer cancel()
+	for ctx.Err() == nil {
+		if inventory.Untrusted(a.mirror.State().Err) {
+			select {
+			case <-ctx.Done():
+			case <-wake:
+			}
+			continue
+		}
+		if err := a.campaignWhileTrusted(ctx, elector); err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func (a *agent) campaignWhileTrusted(ctx context.Context, elector *election.Elector) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	wake, cancel := a.mirror.Subscribe()
+	defer cancel()
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-wake:
+			}
+			if inventory.Untrusted(a.mirror.State().Err) {
+				stop()
+			}
+		}
+	}()
+	return elector.Run(ctx, a.lead)
+}
 
 // lead is one term: the fleet and ingress loops on DigitalOcean, for the cluster
 // whose uid the inventory has when the term begins, and what they have to tell.
