@@ -37,6 +37,10 @@ func (p *planner) createdLately(m *member) {
 		p.bill.create(1, p.now.Add(time.Hour))
 	case m.d.Active.IsZero() && !m.d.Phase.Leaving():
 		p.bill.create(1, m.d.Since.Add(time.Hour))
+	case m.d.Active.IsZero(): // it was made before it began to leave
+		if end := m.d.Since.Add(time.Hour); p.now.Before(end) {
+			p.bill.create(1, end)
+		}
 	case p.now.Before(m.d.Active.Add(time.Hour)):
 		p.bill.create(1, m.d.Active.Add(time.Hour))
 	}

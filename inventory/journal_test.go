@@ -84,8 +84,8 @@ func TestJournal(t *testing.T) {
 		}
 
 		// On the way out the queue is written.
-		cancel()
 		j.Record(inventory.Event{Type: "test.last"})
+		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Errorf("Run = %v", err)
 		}

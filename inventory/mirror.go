@@ -25,12 +25,16 @@ func Untrusted(err error) bool { return errors.Is(err, ErrWiped) || errors.Is(er
 
 // foreign says why the records of a draft are not this cluster's to act upon, as
 // far as the meta record tells.
-func (d *draft) foreign(before *Meta) error {
+func (d *draft) foreign(before *Meta) error { return Foreign(before, d.Meta) }
+
+// Foreign says why records beside the meta record now are not to be acted upon by
+// who knows the cluster by the one before. Either may be nil.
+func Foreign(before, now *Meta) error {
 	switch {
-	case before != nil && (d.Meta == nil || d.Meta.UID != before.UID):
+	case before != nil && (now == nil || now.UID != before.UID):
 		return ErrWiped
-	case d.Meta != nil && d.Meta.Schema > Schema:
-		return fmt.Errorf("%w: it has schema %d and this one knows %d: install a newer doproxy on this node", ErrSchema, d.Meta.Schema, Schema)
+	case now != nil && now.Schema > Schema:
+		return fmt.Errorf("%w: it has schema %d and this one knows %d: install a newer doproxy on this node", ErrSchema, now.Schema, Schema)
 	}
 	return nil
 }
@@ -54,7 +58,8 @@ type Mirror struct {
 
 	// Run's own.
 	relist  bool
-	fresh   bool // listed, and no batch came since
+	fresh   bool     // listed, and no batch came since
+	read    Revision // as of which the records were read last, whether taken or not
 	backoff Backoff
 }
 
@@ -136,10 +141,28 @@ func (m *Mirror) Run(ctx context.Context) error {
 			continue
 		}
 		m.lost(err)
+		if Untrusted(err) && m.awaitMeta(ctx) {
+			continue
+		}
 		if err := m.backoff.Wait(ctx); err != nil {
 			return err
 		}
 	}
+}
+
+// awaitMeta waits for the meta record to change, so that a node is back at once
+// when an untrusted store was mended; not for long, since the next listing tells
+// too. It is false if the store cannot be watched.
+func (m *Mirror) awaitMeta(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, m.backoff.Max)
+	defer cancel()
+	err := m.store.Watch(ctx, m.keys.Meta(), m.read, func(b Batch) error {
+		if len(b.Changes) > 0 {
+			return errRelist
+		}
+		return nil
+	})
+	return errors.Is(err, errRelist) || ctx.Err() != nil
 }
 
 func (m *Mirror) follow(ctx context.Context) error {
@@ -148,6 +171,7 @@ func (m *Mirror) follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		m.read = l.Revision
 		if err := m.takeListing(l); err != nil {
 			return err
 		}
@@ -158,7 +182,9 @@ func (m *Mirror) follow(ctx context.Context) error {
 
 func (m *Mirror) takeListing(l Listing) error {
 	old := m.State()
+	restored := old.Restored
 	if old.Listed && l.Revision < old.Revision {
+		restored++
 		m.logger.Warn("the store's revision ran backwards: it was restored from an older copy",
 			"revision", l.Revision, "before", old.Revision)
 	}
@@ -176,7 +202,7 @@ func (m *Mirror) takeListing(l Listing) error {
 	if err := d.foreign(old.Meta); err != nil {
 		return err
 	}
-	d.Listed = true
+	d.Listed, d.Restored = true, restored
 	d.Floor = old.Floor
 	d.Inventory = l.Revision
 	d.Since = old.Since
@@ -188,6 +214,7 @@ func (m *Mirror) takeListing(l Listing) error {
 func (m *Mirror) takeBatch(b Batch) error {
 	m.backoff.Reset() // the stream stands
 	m.fresh = false
+	m.read = b.Revision
 	old := m.State()
 	d := newDraft(m.keys, old)
 	for _, c := range b.Changes {

@@ -192,6 +192,9 @@ func TestMirrorSurvivesTheStore(t *testing.T) {
 		if names(s.SortedDroplets()) != "web-2 web-3" {
 			t.Errorf("after a restore: %s", names(s.SortedDroplets()))
 		}
+		if s.Restored != 1 {
+			t.Errorf("restored %d times, want 1", s.Restored)
+		}
 
 		// Wiped: it keeps what it has, and says so.
 		wiped := inventorytest.NewMemory().Snapshot()
@@ -209,6 +212,13 @@ func TestMirrorSurvivesTheStore(t *testing.T) {
 		s = awaitThat(t, m, "wiped by hand", func(s *inventory.State) bool { return errors.Is(s.Err, inventory.ErrWiped) })
 		if names(s.SortedDroplets()) != "web-2 web-3" {
 			t.Errorf("after a wipe by hand: %s", names(s.SortedDroplets()))
+		}
+		// However long that stood: mended, it is back at once.
+		time.Sleep(time.Hour + time.Second)
+		mended := time.Now()
+		rev = put(t, mem, raw(keys.Meta(), `{"uid":"`+s.Meta.UID+`","schema":1}`))
+		if await(t, m, rev); time.Since(mended) > 100*time.Millisecond {
+			t.Errorf("in step %s after the mend", time.Since(mended))
 		}
 	})
 }

@@ -48,6 +48,10 @@ type State struct {
 	// last good version of such a record, if there is one, is still above.
 	Unreadable map[string]string
 
+	// Restored counts how often this mirror saw the store's revision run backwards:
+	// revisions from before mean nothing after.
+	Restored int
+
 	// Listed: all this was read from the store, if not just now. Else it is
 	// empty, or comes from disk.
 	Listed bool

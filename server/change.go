@@ -138,13 +138,14 @@ func (s *Server) seen(ctx context.Context, rev inventory.Revision) {
 
 // catchUp returns a state that is no older than this call.
 func (s *Server) catchUp(ctx context.Context) (*inventory.State, error) {
-	if st := s.mirror.State(); inventory.Untrusted(st.Err) {
-		return nil, untrusted(st.Err)
-	}
+	before := s.mirror.State()
+	var meta inventory.KV
 	var now inventory.Revision
 	err := s.call(ctx, func(ctx context.Context) error {
 		l, err := s.store.List(ctx, s.keys.Meta())
-		now = l.Revision
+		if now = l.Revision; err == nil && len(l.KVs) > 0 && l.KVs[0].Key == s.keys.Meta() {
+			meta = l.KVs[0]
+		}
 		return err
 	})
 	if err != nil {
@@ -152,11 +153,38 @@ func (s *Server) catchUp(ctx context.Context) (*inventory.State, error) {
 	}
 	waitCtx, cancel := context.WithTimeout(ctx, s.callTimeout)
 	defer cancel()
+	if inventory.Untrusted(before.Err) {
+		if err := s.mended(waitCtx, before, meta); err != nil {
+			return nil, err
+		}
+	}
 	st, err := s.mirror.WaitRevision(waitCtx, now)
 	if err != nil && ctx.Err() == nil {
 		return nil, behind(err)
 	}
 	return st, err
+}
+
+// mended waits for the mirror to trust the store again if the meta record says
+// that it may: the store was mended a moment ago.
+func (s *Server) mended(ctx context.Context, before *inventory.State, kv inventory.KV) error {
+	var meta *inventory.Meta
+	if kv.Mod != 0 {
+		meta, _ = inventory.DecodeMeta(kv)
+	}
+	if inventory.Foreign(before.Meta, meta) != nil {
+		return untrusted(before.Err)
+	}
+	wake, cancel := s.mirror.Subscribe()
+	defer cancel()
+	for inventory.Untrusted(s.mirror.State().Err) {
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return untrusted(before.Err)
+		}
+	}
+	return nil
 }
 
 func (s *Server) commit(ctx context.Context, txn inventory.Txn) (rev inventory.Revision, err error) {

@@ -14,6 +14,8 @@ import (
 	"github.com/doproxy/doproxy/inventory"
 )
 
+var errRestored = errors.New("the store was restored from an older copy")
+
 // campaign runs for the leadership while the store holds records that this agent
 // may act upon: one of an older version must not keep a newer one from leading.
 func (a *agent) campaign(ctx context.Context, elector *election.Elector) error {
@@ -100,9 +102,28 @@ func (a *agent) lead(ctx context.Context, term election.Term) error {
 		func(ctx context.Context) error { return droplets.Run(ctx, term, term.Created) },
 		func(ctx context.Context) error { return addresses.Run(ctx, term, term.Created) },
 		func(ctx context.Context) error { return told.run(ctx, term) },
+		func(ctx context.Context) error { return a.restored(ctx, state.Restored) },
 	} {
 		loops.Go(func() { cancel(loop(ctx)) }) // one that ends, ends all
 	}
 	loops.Wait()
 	return context.Cause(ctx)
+}
+
+// restored returns when the store was restored from an older copy. A leader key
+// and a lease that are in that copy live on, but what the loops know of revisions
+// is void: they would wait for ones that are long to come. The term ends.
+func (a *agent) restored(ctx context.Context, before int) error {
+	wake, cancel := a.mirror.Subscribe()
+	defer cancel()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-wake:
+		}
+		if a.mirror.State().Restored != before {
+			return errRestored
+		}
+	}
 }
