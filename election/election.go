@@ -13,12 +13,15 @@ import (
 	"github.com/doproxy/doproxy/inventory"
 )
 
-// Options of an Elector. Store, Leaser, Keys, ID and Logger are needed.
+// Options of an Elector. Store, Leaser or Mandate, Keys, ID and Logger are needed.
 type Options struct {
 	Store  inventory.Store
 	Leaser inventory.Leaser // the same store's
-	Keys   inventory.Keys
-	ID     string // the node's name, which the leader key shows
+	// Mandate, instead of Leaser, waits until the store itself has chosen this
+	// process.
+	Mandate func(context.Context) (Mandate, error)
+	Keys    inventory.Keys
+	ID      string // the node's name, which the leader key shows
 
 	// TTL of the lease, in whole seconds: how long a leader that vanished is
 	// missed. Default DefaultTTL.
@@ -31,6 +34,19 @@ type Options struct {
 	OnChange func(leading bool)
 }
 
+// Mandate is a store's own choice of this process, until Context ends; that is
+// in time before it can choose another.
+type Mandate struct {
+	Context context.Context
+	// Lease ends with the choice: keys bound to it are gone before anything is
+	// done in the store by whoever is chosen next.
+	Lease inventory.LeaseID
+	// After is when the process may begin.
+	After time.Time
+	// Resign has the store choose another, if there is one.
+	Resign func() error
+}
+
 // DefaultTTL of the leader's lease.
 const DefaultTTL = 10 * time.Second
 
@@ -40,7 +56,7 @@ const resignWithin = 2 * time.Second
 // Validate says what is missing or cannot be.
 func (o *Options) Validate() error {
 	switch {
-	case o.Store == nil || o.Leaser == nil:
+	case o.Store == nil || o.Leaser == nil && o.Mandate == nil:
 		return errors.New("election: no store")
 	case o.Logger == nil:
 		return errors.New("election: no logger")
@@ -88,10 +104,7 @@ func (e *Elector) Run(ctx context.Context, lead func(ctx context.Context, term T
 	e.backoff = inventory.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second}
 	heldUp := false
 	for ctx.Err() == nil {
-		err := e.awaitVacancy(ctx)
-		if err == nil {
-			err = e.campaign(ctx, lead)
-		}
+		err := e.term(ctx, lead)
 		switch {
 		case ctx.Err() != nil || err == nil:
 			heldUp = false
@@ -105,6 +118,79 @@ func (e *Elector) Run(ctx context.Context, lead func(ctx context.Context, term T
 		_ = e.backoff.Wait(ctx)
 	}
 	return ctx.Err()
+}
+
+// term waits for the leadership and leads, once.
+func (e *Elector) term(ctx context.Context, lead func(context.Context, Term) error) error {
+	if e.opts.Mandate == nil {
+		if err := e.awaitVacancy(ctx); err != nil {
+			return err
+		}
+		return e.campaign(ctx, lead)
+	}
+	mandate, err := e.opts.Mandate(ctx)
+	if err != nil {
+		return err
+	}
+	return e.accept(ctx, mandate, lead)
+}
+
+// accept leads by a mandate.
+func (e *Elector) accept(ctx context.Context, mandate Mandate, lead func(context.Context, Term) error) error {
+	termCtx, cancel := context.WithCancelCause(mandate.Context)
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
+	select {
+	case <-termCtx.Done():
+		return nil
+	case <-time.After(time.Until(mandate.After)):
+	}
+	created, err := e.replace(termCtx, mandate.Lease)
+	if err != nil {
+		if mandate.Context.Err() != nil {
+			return nil // the next one begins with a look of its own
+		}
+		return err
+	}
+	err = e.serve(termCtx, created, lead)
+	if mandate.Context.Err() != nil {
+		return err
+	}
+	// The farewell: with the key gone, who comes next need not wait.
+	ctx, cancelFarewell := context.WithTimeout(context.WithoutCancel(ctx), resignWithin)
+	defer cancelFarewell()
+	_, keyErr := e.opts.Store.Commit(ctx, inventory.Txn{
+		Guards: []inventory.Guard{{Key: e.key, Created: created}},
+		Ops:    []inventory.Op{{Key: e.key, Delete: true}},
+	})
+	if keyErr != nil && !errors.Is(keyErr, inventory.ErrConflict) {
+		e.opts.Logger.Warn("the leader key is left to end with the term", "error", keyErr)
+	}
+	if resignErr := mandate.Resign(); resignErr != nil {
+		e.opts.Logger.Info("nobody takes over", "because", resignErr)
+	}
+	return err
+}
+
+// replace creates the leader key anew: one of the same mandate is there if this
+// process could not act for a while.
+func (e *Elector) replace(ctx context.Context, lease inventory.LeaseID) (inventory.Revision, error) {
+	old, err := inventory.Get(ctx, e.opts.Store, e.key)
+	if err != nil {
+		return 0, err
+	}
+	if old.Mod != 0 {
+		if _, err := e.opts.Store.Commit(ctx, inventory.Txn{
+			Guards: []inventory.Guard{{Key: e.key, Created: old.Created}},
+			Ops:    []inventory.Op{{Key: e.key, Delete: true}},
+		}); err != nil {
+			return 0, err
+		}
+	}
+	return e.opts.Store.Commit(ctx, inventory.Txn{
+		Guards: []inventory.Guard{{Key: e.key}},
+		Ops:    []inventory.Op{{Key: e.key, Value: []byte(e.opts.ID), Lease: lease}},
+	})
 }
 
 var (

@@ -17,6 +17,7 @@ func (s *Server) GetStatus(_ context.Context, req *pb.GetStatusRequest) (*pb.Get
 	st := s.mirror.State()
 	resp := &pb.GetStatusResponse{
 		Cluster:    s.cluster,
+		Store:      s.storeName,
 		Revision:   int64(st.Revision),
 		Leader:     st.Leader.Name,
 		StoreError: stale(st),

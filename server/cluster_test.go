@@ -44,7 +44,8 @@ type cluster struct {
 	store *inventorytest.Memory // without faults
 	nodes []*node
 
-	target func(*inventory.State, netip.Addr, string) (string, error) // of nodes started from now on
+	target  func(*inventory.State, netip.Addr, string) (string, error) // of nodes started from now on
+	options server.Options                                             // StoreName, StoreAdmin and Migrator of these
 }
 
 // node is one server, its client, and its own connection to the store.
@@ -109,6 +110,7 @@ func (c *cluster) start(name string, more ...net.Listener) *node {
 	journal := inventory.NewJournal(n.store, n.store, keys, logger)
 	s, err := server.New(server.Options{
 		Cluster: "test", Node: name, Store: n.store, Leaser: n.store, Keys: keys, Mirror: n.mirror, Journal: journal, Local: n.local, Logger: logger, Target: c.target,
+		StoreName: c.options.StoreName, StoreAdmin: c.options.StoreAdmin, Migrator: c.options.Migrator,
 		CallTimeout: time.Second, ReloadTimeout: 2 * time.Second, ShutdownTimeout: 2 * time.Second,
 	})
 	if err != nil {

@@ -27,8 +27,9 @@ import (
 // newGRPC is a grpc.Server with all services, reflection and health.
 //
 // Health: "" and the services that answer from what the node knows
-// (ClusterService, NodeService) serve until the node shuts down. PoolService and
-// DropletService, which write, serve only while the mirror is in step with the store.
+// (ClusterService, NodeService), and StoreService, serve until the node shuts
+// down. PoolService and DropletService, which write, serve only while the mirror
+// is in step with the store.
 func (s *Server) newGRPC() (*grpc.Server, *health.Server) {
 	g := grpc.NewServer(
 		grpc.ChainUnaryInterceptor(s.unary),
@@ -87,7 +88,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 func (s *Server) tellHealth(ctx context.Context, h *health.Server) {
 	wake, cancel := s.mirror.Subscribe()
 	defer cancel()
-	for _, name := range []string{"", pb.ClusterService_ServiceDesc.ServiceName, pb.NodeService_ServiceDesc.ServiceName} {
+	for _, name := range []string{"", pb.ClusterService_ServiceDesc.ServiceName, pb.NodeService_ServiceDesc.ServiceName, pb.StoreService_ServiceDesc.ServiceName} {
 		h.SetServingStatus(name, healthpb.HealthCheckResponse_SERVING)
 	}
 	for {

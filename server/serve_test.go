@@ -44,7 +44,7 @@ func TestReflection(t *testing.T) {
 	for _, s := range must(stream.Recv()).GetListServicesResponse().GetService() {
 		have[s.Name] = true
 	}
-	for _, want := range []string{"doproxy.v1.PoolService", "doproxy.v1.DropletService", "doproxy.v1.ClusterService", "doproxy.v1.NodeService", "grpc.health.v1.Health"} {
+	for _, want := range []string{"doproxy.v1.PoolService", "doproxy.v1.DropletService", "doproxy.v1.ClusterService", "doproxy.v1.NodeService", "doproxy.v1.StoreService", "grpc.health.v1.Health"} {
 		if !have[want] {
 			t.Errorf("reflection does not list %s: %v", want, have)
 		}

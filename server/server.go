@@ -8,6 +8,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -44,7 +45,8 @@ type Local interface {
 	Reloads() int64
 }
 
-// Options are a server's dependencies. All are needed but Target and the durations.
+// Options are a server's dependencies. All are needed but Target, those of the
+// store's own service and the durations.
 type Options struct {
 	Cluster string // name of the cluster
 	Node    string // name of this node
@@ -60,6 +62,12 @@ type Options struct {
 	// asked for it: to, or any other than now if that is inventory.AnyNode. Its
 	// error says for people why none can have it. It does not block.
 	Target func(st *inventory.State, address netip.Addr, to string) (node string, err error)
+
+	// StoreName is "etcd" or "raft". Empty is "etcd".
+	StoreName string
+	// StoreAdmin and Migrator are nil on a node that has no raft.address.
+	StoreAdmin StoreAdmin
+	Migrator   Migrator
 
 	// CallTimeout bounds each call to the store. Zero is 5 s.
 	CallTimeout time.Duration
@@ -90,16 +98,20 @@ func (o *Options) Validate() error {
 	need(o.Journal != nil, "Journal")
 	need(o.Local != nil, "Local")
 	need(o.Logger != nil, "Logger")
+	if o.StoreName != "" && !storeKind(o.StoreName) {
+		errs = append(errs, fmt.Errorf("server: Options.StoreName is %q: want %s", o.StoreName, storeKinds))
+	}
 	return errors.Join(errs...)
 }
 
-// Server answers the four services. Its methods are the gRPC methods; their
+// Server answers the five services. Its methods are the gRPC methods; their
 // errors are ready for the wire only behind the interceptors of NewGRPC.
 type Server struct {
 	pb.UnimplementedPoolServiceServer
 	pb.UnimplementedDropletServiceServer
 	pb.UnimplementedClusterServiceServer
 	pb.UnimplementedNodeServiceServer
+	pb.UnimplementedStoreServiceServer
 
 	cluster, node string
 	store         inventory.Store
@@ -110,6 +122,9 @@ type Server struct {
 	local         Local
 	logger        *slog.Logger
 	target        func(*inventory.State, netip.Addr, string) (string, error) // may be nil
+	storeName     string
+	storeAdmin    StoreAdmin // may be nil
+	migrator      Migrator   // may be nil
 
 	callTimeout, reloadTimeout, shutdownTimeout time.Duration
 
@@ -125,6 +140,7 @@ func New(o Options) (*Server, error) {
 	return &Server{
 		cluster: o.Cluster, node: o.Node,
 		store: o.Store, leaser: o.Leaser, keys: o.Keys, mirror: o.Mirror, journal: o.Journal, local: o.Local, logger: o.Logger, target: o.Target,
+		storeName: or(o.StoreName, "etcd"), storeAdmin: o.StoreAdmin, migrator: o.Migrator,
 		callTimeout:     or(o.CallTimeout, 5*time.Second),
 		reloadTimeout:   or(o.ReloadTimeout, 60*time.Second),
 		shutdownTimeout: or(o.ShutdownTimeout, 10*time.Second),
@@ -138,6 +154,7 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	pb.RegisterDropletServiceServer(r, s)
 	pb.RegisterClusterServiceServer(r, s)
 	pb.RegisterNodeServiceServer(r, s)
+	pb.RegisterStoreServiceServer(r, s)
 }
 
 // EndStreams ends every call that follows something, now and from now on, with

@@ -97,9 +97,11 @@ type GetStatusResponse struct {
 	Usage      *Usage       `protobuf:"bytes,16,opt,name=usage,proto3" json:"usage,omitempty"`
 	Settings   *Settings    `protobuf:"bytes,17,opt,name=settings,proto3" json:"settings,omitempty"`
 	// Set while every change at the cloud is stopped.
-	Pause         *Pause        `protobuf:"bytes,18,opt,name=pause,proto3" json:"pause,omitempty"`
-	ReservedIps   []*ReservedIp `protobuf:"bytes,19,rep,name=reserved_ips,json=reservedIps,proto3" json:"reserved_ips,omitempty"`
-	DnsRecords    []*DnsRecord  `protobuf:"bytes,20,rep,name=dns_records,json=dnsRecords,proto3" json:"dns_records,omitempty"`
+	Pause       *Pause        `protobuf:"bytes,18,opt,name=pause,proto3" json:"pause,omitempty"`
+	ReservedIps []*ReservedIp `protobuf:"bytes,19,rep,name=reserved_ips,json=reservedIps,proto3" json:"reserved_ips,omitempty"`
+	DnsRecords  []*DnsRecord  `protobuf:"bytes,20,rep,name=dns_records,json=dnsRecords,proto3" json:"dns_records,omitempty"`
+	// The store of the inventory: "etcd" or "raft". More with GetStore.
+	Store         string `protobuf:"bytes,21,opt,name=store,proto3" json:"store,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -272,6 +274,13 @@ func (x *GetStatusResponse) GetDnsRecords() []*DnsRecord {
 		return x.DnsRecords
 	}
 	return nil
+}
+
+func (x *GetStatusResponse) GetStore() string {
+	if x != nil {
+		return x.Store
+	}
+	return ""
 }
 
 // A record that was set aside.
@@ -1476,7 +1485,7 @@ const file_doproxy_v1_cluster_service_proto_rawDesc = "" +
 	" doproxy/v1/cluster_service.proto\x12\n" +
 	"doproxy.v1\x1a\x1adoproxy/v1/resources.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"*\n" +
 	"\x10GetStatusRequest\x12\x16\n" +
-	"\x06events\x18\x01 \x01(\x05R\x06events\"\xc6\x06\n" +
+	"\x06events\x18\x01 \x01(\x05R\x06events\"\xdc\x06\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x1a\n" +
@@ -1506,7 +1515,8 @@ const file_doproxy_v1_cluster_service_proto_rawDesc = "" +
 	"\x05pause\x18\x12 \x01(\v2\x11.doproxy.v1.PauseR\x05pause\x129\n" +
 	"\freserved_ips\x18\x13 \x03(\v2\x16.doproxy.v1.ReservedIpR\vreservedIps\x126\n" +
 	"\vdns_records\x18\x14 \x03(\v2\x15.doproxy.v1.DnsRecordR\n" +
-	"dnsRecords\":\n" +
+	"dnsRecords\x12\x14\n" +
+	"\x05store\x18\x15 \x01(\tR\x05store\":\n" +
 	"\x10UnreadableRecord\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\"N\n" +

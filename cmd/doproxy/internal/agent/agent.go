@@ -4,8 +4,6 @@ package agent
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,9 +16,9 @@ import (
 	"github.com/doproxy/doproxy/cloud"
 	"github.com/doproxy/doproxy/cmd/doproxy/internal/config"
 	"github.com/doproxy/doproxy/election"
+	electionraft "github.com/doproxy/doproxy/election/raft"
 	"github.com/doproxy/doproxy/ingress"
 	"github.com/doproxy/doproxy/inventory"
-	"github.com/doproxy/doproxy/inventory/etcd"
 	"github.com/doproxy/doproxy/server"
 )
 
@@ -34,15 +32,17 @@ func Run(ctx context.Context, cfg *config.Config, version string, logger *slog.L
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return err
 	}
-	store, err := dial(cfg.Etcd)
+	stores, err := openStores(cfg, version, logger)
 	if err != nil {
 		return err
 	}
-	defer store.Close()
+	defer stores.close()
+	store := stores.used
 
 	a := &agent{
 		cfg: cfg, version: version, logger: logger,
 		store:   store,
+		stores:  stores,
 		keys:    inventory.KeysOf(cfg.Cluster),
 		metrics: newMetrics(),
 	}
@@ -55,17 +55,29 @@ func Run(ctx context.Context, cfg *config.Config, version string, logger *slog.L
 	if a.balancer, err = newBalancer(a); err != nil {
 		return err
 	}
-	elector, err := election.New(election.Options{
+	candidate := election.Options{
 		Store: store, Leaser: store, Keys: a.keys, ID: cfg.Node, TTL: cfg.LeaseTTL,
 		Logger: logger, OnChange: a.metrics.leading,
-	})
+	}
+	if cfg.Store == config.StoreRaft {
+		candidate.Mandate = electionraft.Mandate(stores.raft)
+	}
+	elector, err := election.New(candidate)
 	if err != nil {
 		return err
 	}
-	api, err := server.New(server.Options{
+	service := server.Options{
 		Cluster: cfg.Cluster, Node: cfg.Node, Store: store, Leaser: store, Keys: a.keys,
 		Mirror: a.mirror, Journal: a.journal, Local: a.balancer, Logger: logger, Target: ingress.Target,
-	})
+		StoreName: cfg.Store,
+	}
+	if stores.raft != nil {
+		service.StoreAdmin = stores.raft
+	}
+	if stores.raft != nil && stores.etcd != nil {
+		service.Migrator = &migrator{agent: a}
+	}
+	api, err := server.New(service)
 	if err != nil {
 		return err
 	}
@@ -87,7 +99,7 @@ func Run(ctx context.Context, cfg *config.Config, version string, logger *slog.L
 		{"http", a.serveHTTP},
 		{"election", func(ctx context.Context) error {
 			if cfg.NeverLead {
-				return nil
+				return a.abstain(ctx)
 			}
 			return a.campaign(ctx, elector)
 		}},
@@ -100,7 +112,8 @@ type agent struct {
 	version string
 	logger  *slog.Logger
 
-	store    *etcd.Store
+	store    backend
+	stores   *stores
 	keys     inventory.Keys
 	mirror   *inventory.Mirror
 	journal  *inventory.Journal
@@ -224,29 +237,4 @@ func (a *agent) createSettings(ctx context.Context, s inventory.Settings, meta i
 
 func sameSettings(a, b *inventory.Settings) bool {
 	return reflect.DeepEqual(a.Limits, b.Limits) && reflect.DeepEqual(a.Ingress, b.Ingress)
-}
-
-func dial(c config.Etcd) (*etcd.Store, error) {
-	var security *tls.Config
-	if c.CAFile != "" || c.CertFile != "" {
-		security = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("etcd.ca_file: %w", err)
-		}
-		security.RootCAs = x509.NewCertPool()
-		if !security.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("etcd.ca_file: %s holds no PEM certificate", c.CAFile)
-		}
-	}
-	if c.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("etcd.cert_file and key_file: %w", err)
-		}
-		security.Certificates = []tls.Certificate{pair}
-	}
-	return etcd.Dial(etcd.Config{Endpoints: c.Endpoints, TLS: security, Username: c.Username, Password: string(c.Password)})
 }

@@ -23,15 +23,31 @@ func (a *agent) campaign(ctx context.Context, elector *election.Elector) error {
 	defer cancel()
 	for ctx.Err() == nil {
 		if inventory.Untrusted(a.mirror.State().Err) {
-			select {
-			case <-ctx.Done():
-			case <-wake:
+			if err := a.abstainWhileUntrusted(ctx, wake); err != nil {
+				return err
 			}
 			continue
 		}
 		if err := a.campaignWhileTrusted(ctx, elector); err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) {
 			return err
 		}
+	}
+	return ctx.Err()
+}
+
+// abstainWhileUntrusted returns when wake says that something changed.
+func (a *agent) abstainWhileUntrusted(ctx context.Context, wake <-chan struct{}) error {
+	abstainCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		defer stop()
+		select {
+		case <-wake:
+		case <-abstainCtx.Done():
+		}
+	}()
+	if err := a.abstain(abstainCtx); err != nil && abstainCtx.Err() == nil {
+		return err
 	}
 	return ctx.Err()
 }

@@ -121,6 +121,7 @@ func Add(root *cobra.Command, opts Options) {
 		c.statusCommand(), c.watchCommand(), c.reloadCommand(), c.generateCommand(),
 		c.nodeCommand(), c.failoverCommand(), c.pauseCommand(), c.resumeCommand(),
 		c.confirmCommand(), c.verifyCommand(), c.rebuildCommand(),
+		c.clusterCommand(), c.storeCommand(),
 	)
 }
 

@@ -29,7 +29,9 @@ type fake struct {
 	doproxyv1.UnimplementedDropletServiceServer
 	doproxyv1.UnimplementedClusterServiceServer
 	doproxyv1.UnimplementedNodeServiceServer
+	doproxyv1.UnimplementedStoreServiceServer
 	clusterFake
+	storeFake
 
 	mu        sync.Mutex
 	pools     []*doproxyv1.Pool
@@ -54,7 +56,7 @@ type fake struct {
 }
 
 func newFake() *fake {
-	f := &fake{clusterFake: newClusterFake(), revision: 100, changed: make(chan struct{}), requests: map[string][]string{}, now: func() time.Time { return epoch }}
+	f := &fake{clusterFake: newClusterFake(), storeFake: newStoreFake(), revision: 100, changed: make(chan struct{}), requests: map[string][]string{}, now: func() time.Time { return epoch }}
 	f.pools = []*doproxyv1.Pool{{
 		Name: "pools/web", HostnamePrefix: "auto-nginx", Desired: 2, Min: 1, Max: 200, Etag: "p1",
 		Template: &doproxyv1.Template{Region: "nyc3", Size: "s-1vcpu-1gb", Image: "ubuntu-24-04-x64", UserData: "#cloud-config\npackages: [nginx]\n"},
@@ -518,7 +520,7 @@ func (f *fake) GetStatus(_ context.Context, req *doproxyv1.GetStatusRequest) (*d
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	res := &doproxyv1.GetStatusResponse{
-		Cluster: "demo", Uid: "01JUID", Revision: f.revision, InventoryRevision: 100, Leader: "nodes/lb1", Node: "nodes/lb2", StoreError: f.storeErr,
+		Cluster: "demo", Uid: "01JUID", Revision: f.revision, InventoryRevision: 100, Leader: "nodes/lb1", Node: "nodes/lb2", Store: "raft", StoreError: f.storeErr,
 		Nodes: f.nodes, Events: f.events[max(0, len(f.events)-int(req.GetEvents())):],
 	}
 	f.fillStatus(res)
@@ -600,6 +602,7 @@ func (f *fake) serve(path string) (stop func(), err error) {
 	doproxyv1.RegisterDropletServiceServer(s, f)
 	doproxyv1.RegisterClusterServiceServer(s, f)
 	doproxyv1.RegisterNodeServiceServer(s, f)
+	doproxyv1.RegisterStoreServiceServer(s, f)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(listener) }()
 	return func() { s.Stop(); <-done }, nil

@@ -19,7 +19,21 @@ func (s *session) agree(op, question, mend string) error {
 		}
 	}
 	fmt.Fprintf(s.err, "%s [y/N] ", question)
-	answer := make(chan string, 1)
+	word, err := s.readLine()
+	if err != nil {
+		fmt.Fprintln(s.err)
+		return s.fail(op, err)
+	}
+	if word = strings.ToLower(word); word == "y" || word == "yes" {
+		return nil
+	}
+	return &Failure{Op: op, Err: errors.New("not agreed to; nothing was changed")}
+}
+
+// readLine is the next line of the input, without space around it; empty if
+// there is none. Its error is why the session has ended.
+func (s *session) readLine() (string, error) {
+	read := make(chan string, 1)
 	// A read of a terminal cannot be ended: after an interrupt it goes with the
 	// process.
 	go func() {
@@ -27,16 +41,12 @@ func (s *session) agree(op, question, mend string) error {
 		if err != nil && !errors.Is(err, io.EOF) {
 			line = ""
 		}
-		answer <- strings.ToLower(strings.TrimSpace(line))
+		read <- strings.TrimSpace(line)
 	}()
 	select {
 	case <-s.ctx.Done():
-		fmt.Fprintln(s.err)
-		return s.fail(op, s.ended())
-	case word := <-answer:
-		if word == "y" || word == "yes" {
-			return nil
-		}
-		return &Failure{Op: op, Err: errors.New("not agreed to; nothing was changed")}
+		return "", s.ended()
+	case line := <-read:
+		return line, nil
 	}
 }

@@ -25,7 +25,7 @@ func statusPlain(now time.Time, res *doproxyv1.GetStatusResponse) string {
 	if res.GetPause() != nil {
 		fmt.Fprintf(&b, "paused: since %s (asked: %s, reason: %s)\n", stamp(res.GetPause().GetTime()), dash(nodeID(res.GetPause().GetNode())), dash(res.GetPause().GetReason()))
 	}
-	fmt.Fprintf(&b, "cluster: %s (uid: %s, revision: %d, cost: %s, asked: %s)\n", dash(res.GetCluster()), dash(res.GetUid()), res.GetRevision(), dollars(res.GetCostHourly()), dash(nodeID(res.GetNode())))
+	fmt.Fprintf(&b, "cluster: %s (uid: %s, store: %s, revision: %d, cost: %s, asked: %s)\n", dash(res.GetCluster()), dash(res.GetUid()), dash(res.GetStore()), res.GetRevision(), dollars(res.GetCostHourly()), dash(nodeID(res.GetNode())))
 	fmt.Fprintf(&b, "usage: %s\n", usageText(res))
 	if res.GetStoreError() != "" {
 		fmt.Fprintf(&b, "store: out of reach since %s: %s\n", stamp(res.GetStoreErrorTime()), res.GetStoreError())
@@ -73,6 +73,9 @@ func statusTable(st style, now time.Time, res *doproxyv1.GetStatusResponse) stri
 		b.WriteString(st.red(wrap(st.sign("✗", "!")+" "+pauseText(now, res.GetPause()), st.width, "  ")) + "\n\n")
 	}
 	head := []string{"cluster " + st.bold(dash(res.GetCluster())), "leader " + st.leader(res), fmt.Sprintf("revision %d", res.GetRevision())}
+	if res.GetStore() != "" {
+		head = append(head, "store "+res.GetStore())
+	}
 	b.WriteString(strings.Join(head, st.dim("  "+st.dot()+"  ")) + "\n")
 	b.WriteString(wrap(usageText(res), st.width, "  ") + "\n")
 	alert := func(paint func(string) string, words string) {

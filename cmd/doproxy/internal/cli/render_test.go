@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/text"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	doproxyv1 "github.com/doproxy/doproxy/proto/doproxy/v1"
@@ -105,6 +106,14 @@ func TestGoldenRenderings(t *testing.T) {
 		},
 		Unanswered: []*doproxyv1.Unanswered{{Who: "nodes/lb3", Reason: "no report for 12s"}},
 	}
+	sick, alone := newStoreFake(), newStoreFake()
+	sick.sick(2)
+	alone.membership.Members = alone.membership.Members[:1]
+	counting(alone.membership)
+	removal, err := good.RemoveMember(t.Context(), &doproxyv1.RemoveMemberRequest{Node: "nodes/lb1", ValidateOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, st := range styles {
 		var b strings.Builder
 		show := func(title, text string) { fmt.Fprintf(&b, "=== %s\n%s", title, text) }
@@ -130,6 +139,12 @@ func TestGoldenRenderings(t *testing.T) {
 		show("confirm", heldText(st, epoch, night.conditions))
 		show("verify", verifyTable(st, differences))
 		show("verify of no differences", verifyTable(st, &doproxyv1.VerifyResponse{Droplets: 12, Nodes: 3}))
+		show("members", st.membersTable(epoch, good.membership))
+		show("members on a bad day", st.membersTable(epoch, sick.membership))
+		show("removal of the leader", removalText(st, epoch, removal))
+		show("store", st.storeTable(epoch, &doproxyv1.GetStoreResponse{Store: "etcd", Node: "nodes/lb2", Membership: alone.membership}))
+		show("store that does not answer", st.storeTable(epoch, &doproxyv1.GetStoreResponse{Store: "raft", Node: "nodes/lb2", Error: "the members have no leader: are more than half of them up, and do they reach each other?"}))
+		show("migration", migrationText(st, &doproxyv1.Migration{To: "raft", Records: 10042, Digest: "9c1185a5", Held: durationpb.New(312 * time.Millisecond), Next: []string{"Write `store: raft` into every doproxy.yml."}}))
 		golden(t, "terminal-"+name+".txt", b.String())
 		for line := range strings.Lines(b.String()) {
 			if w := text.StringWidthWithoutEscSequences(strings.TrimSuffix(line, "\n")); w > st.width {

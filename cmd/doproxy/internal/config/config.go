@@ -36,7 +36,11 @@ type Config struct {
 	TokenFrom    string
 	DigitalOcean DigitalOcean
 
-	Etcd      Etcd
+	// Store is where the inventory is: StoreEtcd or StoreRaft. The other is
+	// configured too if its own field is not nil.
+	Store     string
+	Etcd      *Etcd
+	Raft      *Raft
 	API       API
 	StateDir  string
 	LeaseTTL  time.Duration // of the leader; whole seconds
@@ -58,6 +62,20 @@ type Config struct {
 
 type DigitalOcean struct {
 	URL string // ends with a slash
+}
+
+// The values of Config.Store.
+const (
+	StoreEtcd = "etcd"
+	StoreRaft = "raft" // kept by the agents themselves
+)
+
+// Raft is this node's part in the integrated store.
+type Raft struct {
+	Address   string // host:port where other members reach it
+	Listen    string
+	Plain     bool // without TLS: loopback only
+	DeadAfter time.Duration
 }
 
 type Etcd struct {

@@ -56,7 +56,8 @@ func defaults() *Config {
 		File: file, Cluster: "default", Node: "lb-1",
 		Token: testToken, TokenFrom: "environment variable DIGITALOCEAN_TOKEN",
 		DigitalOcean: DigitalOcean{URL: "https://api.digitalocean.com/"},
-		Etcd:         Etcd{Endpoints: []string{"http://127.0.0.1:2379"}},
+		Store:        StoreEtcd,
+		Etcd:         &Etcd{Endpoints: []string{"http://127.0.0.1:2379"}},
 		API:          API{Socket: "/run/doproxy/doproxy.sock", Listen: []string{"127.0.0.1:7475"}, HTTP: "127.0.0.1:7476"},
 		StateDir:     "/var/lib/doproxy",
 		LeaseTTL:     2 * time.Second,
@@ -175,7 +176,7 @@ pools:
 	want.Cluster, want.Node = "prod", "lb-7"
 	want.Token, want.TokenFrom = testToken+"x", "token_file /etc/doproxy/secrets/token"
 	want.DigitalOcean.URL = "http://127.0.0.1:8080/"
-	want.Etcd = Etcd{
+	want.Etcd = &Etcd{
 		Endpoints: []string{"https://10.0.0.1:2379", "https://10.0.0.2:2379"}, Username: "root", Password: "pass word",
 		CAFile: "/etc/doproxy/ca.pem", CertFile: "/etc/doproxy/etcd.pem", KeyFile: "/keys/etcd.key",
 	}

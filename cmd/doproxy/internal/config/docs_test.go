@@ -34,8 +34,12 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := mustParse(t, string(data), docsWorld())
+	// doproxy-node-setup adds the addresses.
+	got := mustParse(t, string(data)+"\nadvertise: {private_ipv4: 10.132.0.2}\n", docsWorld())
 	want := defaults()
+	want.Store, want.Etcd = StoreRaft, nil
+	want.Raft = &Raft{Address: "10.132.0.2:7477", Listen: "10.132.0.2:7477", DeadAfter: 10 * time.Minute}
+	want.Advertise.PrivateIPv4 = netip.MustParseAddr("10.132.0.2")
 	want.TokenFrom = "token_file /etc/doproxy/token"
 	web := inventory.PoolSpec{Name: "web", HostnamePrefix: "web", Max: DefaultMax, Template: inventory.Template{
 		Region: "nyc3", Size: "s-1vcpu-1gb", Image: "debian-12-x64", UserData: "#cloud-config\npackages: [nginx]\n",
@@ -77,7 +81,7 @@ func TestExample(t *testing.T) {
 	if !reflect.DeepEqual(got.Settings, wantSettings) {
 		t.Errorf("settings are %+v", got.Settings)
 	}
-	got.Pools, want.Pools, got.Settings = nil, nil, nil
+	got.Pools, want.Pools, got.Settings, got.Etcd = nil, nil, nil, nil // with its key there, etcd is configured too
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("with every # away:\n got %+v\nwant %+v\n%s", got, want, text)
 	}

@@ -15,7 +15,9 @@ type File struct {
 	TokenFile    string           `yaml:"token_file,omitzero"`
 	NeverLead    bool             `yaml:"never_lead,omitzero"`
 	DigitalOcean DigitalOceanFile `yaml:"digitalocean,omitzero"`
+	Store        string           `yaml:"store,omitzero"`
 	Etcd         EtcdFile         `yaml:"etcd,omitzero"`
+	Raft         RaftFile         `yaml:"raft,omitzero"`
 	API          APIFile          `yaml:"api,omitzero"`
 	StateDir     string           `yaml:"state_dir,omitzero"`
 	LeaseTTL     time.Duration    `yaml:"lease_ttl,omitzero"`
@@ -49,6 +51,13 @@ type EtcdFile struct {
 	CAFile       string   `yaml:"ca_file,omitzero"`
 	CertFile     string   `yaml:"cert_file,omitzero"`
 	KeyFile      string   `yaml:"key_file,omitzero"`
+}
+
+type RaftFile struct {
+	Address   string        `yaml:"address,omitzero"`
+	Listen    string        `yaml:"listen,omitzero"`
+	Plain     bool          `yaml:"plain,omitzero"`
+	DeadAfter time.Duration `yaml:"dead_after,omitzero"`
 }
 
 type APIFile struct {

@@ -3,9 +3,11 @@ package config
 import (
 	"errors"
 	"io/fs"
+	"net"
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,7 +38,7 @@ func (r *resolver) config() *Config {
 	c.NeverLead = f.NeverLead
 	c.Token, c.TokenFrom = r.token()
 	c.DigitalOcean = r.digitalOcean()
-	c.Etcd = r.etcd()
+	c.Store, c.Etcd, c.Raft = r.store()
 	c.API = r.api()
 	c.HAProxy = r.haproxy(c.StateDir)
 	c.Fleet = r.fleet()
@@ -135,6 +137,65 @@ func (r *resolver) url(key, raw, example string) *url.URL {
 func loopbackHost(host string) bool {
 	a, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && a.IsLoopback()
+}
+
+// store resolves which store is used, and each that is configured.
+func (r *resolver) store() (kind string, etcd *Etcd, raft *Raft) {
+	kind = or(r.file.Store, StoreEtcd)
+	switch kind {
+	case StoreEtcd, StoreRaft:
+	default:
+		r.addf("store", "%s is unknown: use raft (kept by the agents themselves) or etcd", show(kind))
+	}
+	if kind == StoreEtcd || r.has("etcd") {
+		e := r.etcd()
+		etcd = &e
+	}
+	if kind == StoreRaft || r.has("raft") {
+		raft = r.raft()
+	}
+	return kind, etcd, raft
+}
+
+// raftPort is where members reach each other if nothing else is said.
+const raftPort = "7477"
+
+func (r *resolver) raft() *Raft {
+	f := r.file.Raft
+	c := &Raft{Address: f.Address, Plain: f.Plain, DeadAfter: r.duration("raft.dead_after", f.DeadAfter, time.Second, 30*24*time.Hour, 10*time.Minute)}
+	if c.Address == "" {
+		private := r.file.Advertise.PrivateIPv4
+		if private == "" {
+			key := "raft.address"
+			if !r.has("raft") {
+				key = "store"
+			}
+			r.addf(key, "the integrated store must know where the other members reach this node: set raft.address, such as 10.132.0.2:%s, or advertise.private_ipv4", raftPort)
+			return c
+		}
+		c.Address = net.JoinHostPort(private, raftPort)
+	}
+	c.Listen = or(f.Listen, c.Address)
+	host, port, err := net.SplitHostPort(c.Address)
+	number, portErr := strconv.ParseUint(port, 10, 16)
+	address, notIP := netip.ParseAddr(host)
+	switch {
+	case err != nil, portErr != nil, number == 0, host == "":
+		r.addf("raft.address", "%s is not host:port: write where the other members reach this node, such as 10.132.0.2:%s", show(c.Address), raftPort)
+		return c
+	case notIP == nil && address.IsUnspecified():
+		r.addf("raft.address", "%s is no address that others can reach: write this node's own, such as 10.132.0.2:%s, and set raft.listen to %s", show(c.Address), raftPort, c.Address)
+		return c
+	}
+	loopback := loopbackHost(host)
+	if f.Listen != "" {
+		listens, ok := r.address("raft.listen", f.Listen)
+		loopback = loopback && (listens || !ok)
+	}
+	if f.Plain && !loopback {
+		r.addf("raft.plain", "%s can be reached from other machines, and what members say to each other holds secrets: leave raft.plain out", show(c.Listen))
+	}
+	return c
 }
 
 func (r *resolver) etcd() Etcd {

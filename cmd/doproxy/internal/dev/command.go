@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/doproxy/doproxy/cmd/doproxy/internal/config"
 )
 
 // Command is `doproxy dev`.
@@ -26,9 +28,9 @@ func Command() *cobra.Command {
 		Use:   "dev",
 		Short: "Run a whole cluster on this machine against a simulated DigitalOcean",
 		Long: `Run a whole cluster on this machine: a simulated DigitalOcean whose droplets are
-real HTTP servers, etcd, and load balancer nodes, each an agent with its own
-HAProxy, on loopback addresses. Ctrl-C ends it all. Nothing needs root, and
-nothing is written outside the state directory.
+real HTTP servers, and load balancer nodes, each an agent with its own HAProxy, on
+loopback addresses. The nodes keep the inventory themselves, or etcd does. Ctrl-C
+ends it all. Nothing needs root, and nothing is written outside the state directory.
 
 DIR/dev.json tells programs where everything is. Each part's log is DIR/PART/log.`,
 		Args: cobra.NoArgs,
@@ -62,7 +64,8 @@ DIR/dev.json tells programs where everything is. Each part's log is DIR/PART/log
 	flags := cmd.Flags()
 	flags.StringVar(&o.StateDir, "state-dir", ".doproxy-dev", "folder for all files of the cluster; keep its path short, for the Unix sockets in it")
 	flags.IntVar(&o.Nodes, "nodes", 3, "load balancers")
-	flags.IntVar(&o.Members, "etcd-members", 3, "members of etcd: 1, 3 or 5")
+	flags.StringVar(&o.Store, "store", config.StoreRaft, "who keeps the inventory: raft (the nodes themselves) or etcd")
+	flags.IntVar(&o.Members, "etcd-members", 3, "members of etcd, with --store etcd: 1, 3 or 5")
 	flags.IntVar(&o.Desired, "desired", 3, "droplets to begin with")
 	flags.IntVar(&o.ReservedIPs, "reserved-ips", 1, "reserved IPs in front of the load balancers; each of these can hold one")
 	flags.StringVar(&o.HAProxy, "haproxy", "", "HAProxy's program (default: the one in the PATH or in /usr/sbin)")
@@ -136,6 +139,7 @@ func (c *Cluster) printGuide(out io.Writer, detached bool) {
 		line(self+" node drain "+last.Name, "its address moves, its sessions end; undrain puts it back"),
 		line(self+" verify", "compare store, DigitalOcean and every HAProxy"),
 		line(self+" status", "leader, nodes, pools, last events"),
+		c.storeLine(line, self),
 		line(self+" watch", "what happens, as it happens"),
 		"The same over gRPC, with reflection (`make bin/grpcurl` builds it):\n",
 		"  bin/grpcurl -plaintext -d '{\"name\":\"pools/web\",\"delta\":1}' ", n.GRPC, " doproxy.v1.PoolService/ScalePool\n",
@@ -144,6 +148,14 @@ func (c *Cluster) printGuide(out io.Writer, detached bool) {
 		line(fmt.Sprint("kill -9 ", last.HAProxyPID), "the HAProxy of "+last.Name+"; its agent brings it back"),
 		line("curl "+c.DigitalOcean.URL+"/_sim/calls", "what the simulated DigitalOcean was asked"),
 		"Everything is in ", c.dir, ". ", end, "\n")
+}
+
+// storeLine is how to look at the store that the nodes form.
+func (c *Cluster) storeLine(line func(command, what string) string, self string) string {
+	if c.Store != config.StoreRaft {
+		return ""
+	}
+	return line(self+" cluster members", "the store that the nodes form")
 }
 
 // relative is how a shell in this folder would call the program.

@@ -1,6 +1,7 @@
 // Package dev runs a whole cluster on this machine: the DigitalOcean simulator,
-// etcd, and load balancer nodes, each an agent with its own HAProxy, all as
-// separate processes on loopback addresses of their own.
+// load balancer nodes, each an agent with its own HAProxy, and etcd if they do not
+// keep the inventory themselves, all as separate processes on loopback addresses
+// of their own.
 package dev
 
 import (
@@ -14,6 +15,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/doproxy/doproxy/cmd/doproxy/internal/config"
 	"github.com/doproxy/doproxy/haproxy"
 )
 
@@ -21,6 +23,7 @@ import (
 type Options struct {
 	StateDir string // all files of the cluster are below it
 	Nodes    int    // load balancers
+	Store    string // raft: the nodes keep the inventory themselves; or etcd
 	Members  int    // of etcd
 	Desired  int    // droplets of pool web to begin with
 	// ReservedIPs in front of the nodes.
@@ -42,6 +45,8 @@ func (o *Options) Validate() error {
 		return errors.New("--state-dir is empty: name a folder")
 	case o.Nodes < 1 || o.Nodes > 20:
 		return fmt.Errorf("--nodes %d: use 1 to 20", o.Nodes)
+	case o.Store != config.StoreRaft && o.Store != config.StoreEtcd:
+		return fmt.Errorf("--store %q: use raft or etcd", o.Store)
 	case o.Members != 1 && o.Members != 3 && o.Members != 5:
 		return fmt.Errorf("--etcd-members %d: use 1, 3 or 5", o.Members)
 	case o.ReservedIPs < 0 || o.ReservedIPs > 20:
@@ -129,9 +134,12 @@ func start(ctx context.Context, o Options, programs programs, s *supervisor) (*C
 	}
 	c.Name = entryName + "." + domain
 
-	fmt.Fprintf(o.Out, "starting etcd, %d members\n", o.Members)
-	if c.Etcd, err = startEtcd(ctx, o, programs, s, sim.Prefix); err != nil {
-		return nil, err
+	c.Store = o.Store
+	if o.Store == config.StoreEtcd {
+		fmt.Fprintf(o.Out, "starting etcd, %d members\n", o.Members)
+		if c.Etcd, err = startEtcd(ctx, o, programs, s, sim.Prefix); err != nil {
+			return nil, err
+		}
 	}
 	for i := range o.Nodes {
 		name := nodeName(i)
@@ -141,6 +149,12 @@ func start(ctx context.Context, o Options, programs programs, s *supervisor) (*C
 			return nil, err
 		}
 		c.Nodes = append(c.Nodes, node)
+	}
+	if o.Store == config.StoreRaft {
+		fmt.Fprintln(o.Out, "the nodes form the store")
+		if err := formStore(ctx, c.Nodes, s); err != nil {
+			return nil, fmt.Errorf("forming the store: %w", err)
+		}
 	}
 	for i := range c.Nodes {
 		if err := c.Nodes[i].wait(ctx, s); err != nil {

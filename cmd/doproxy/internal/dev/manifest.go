@@ -22,6 +22,7 @@ type Cluster struct {
 		URL   string `json:"url"`
 		Token string `json:"token"`
 	} `json:"digitalocean"`
+	Store string   `json:"store"` // raft or etcd
 	Etcd  []string `json:"etcd"`
 	Nodes []Node   `json:"nodes"`
 	// Entry are the URLs of the reserved IPs, Name is the name in DNS.

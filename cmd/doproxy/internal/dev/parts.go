@@ -25,6 +25,7 @@ const (
 	memberNet = ".254." // members of etcd
 	grpcPort  = "7475"
 	httpPort  = "7476" // the agent's own
+	raftPort  = "7477"
 	statsPort = "8404" // HAProxy's
 )
 
@@ -126,7 +127,7 @@ func startNode(o Options, programs programs, s *supervisor, sim simulator, acc a
 		Node:         name,
 		Token:        config.Secret(sim.Token),
 		DigitalOcean: config.DigitalOceanFile{URL: sim.URL},
-		Etcd:         config.EtcdFile{Endpoints: etcd},
+		Store:        o.Store,
 		API: config.APIFile{
 			Socket: node.Socket, Listen: []string{node.GRPC}, HTTP: net.JoinHostPort(address, httpPort),
 		},
@@ -154,6 +155,11 @@ func startNode(o Options, programs programs, s *supervisor, sim simulator, acc a
 			Policy:   config.PolicyFile{BootDeadline: 2 * time.Minute, DrainDeadline: time.Minute},
 		}},
 	}
+	if o.Store == config.StoreEtcd {
+		file.Etcd = config.EtcdFile{Endpoints: etcd}
+	} else {
+		file.Raft = config.RaftFile{Address: net.JoinHostPort(address, raftPort)}
+	}
 	for _, a := range acc.reserved {
 		file.Ingress.ReservedIPs = append(file.Ingress.ReservedIPs, a.String())
 	}
@@ -165,7 +171,7 @@ func startNode(o Options, programs programs, s *supervisor, sim simulator, acc a
 		return Node{}, err
 	}
 	// What an earlier cluster left would be another's inventory.
-	for _, stale := range []string{"inventory.json", "haproxy.cfg"} {
+	for _, stale := range []string{"inventory.json", "haproxy.cfg", "raft"} {
 		if err := os.RemoveAll(at(stale)); err != nil {
 			return Node{}, err
 		}
@@ -180,10 +186,15 @@ func startNode(o Options, programs programs, s *supervisor, sim simulator, acc a
 }
 
 // wait returns when the node is ready: in touch with the store, HAProxy running.
-func (n *Node) wait(ctx context.Context, s *supervisor) error {
+func (n *Node) wait(ctx context.Context, s *supervisor) error { return n.await(ctx, s, "/readyz") }
+
+// answers returns when the node's agent takes requests.
+func (n *Node) answers(ctx context.Context, s *supervisor) error { return n.await(ctx, s, "/healthz") }
+
+func (n *Node) await(ctx context.Context, s *supervisor, path string) error {
 	for _, p := range s.running {
 		if p.name == n.Name {
-			return p.await(ctx, n.Name, func() error { return get(n.Health + "/readyz") })
+			return p.await(ctx, n.Name, func() error { return get(n.Health + path) })
 		}
 	}
 	return errors.New("no process of node " + n.Name)

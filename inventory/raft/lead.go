@@ -1,0 +1,467 @@
+package raft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	hraft "github.com/hashicorp/raft"
+	autopilot "github.com/hashicorp/raft-autopilot"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/doproxy/doproxy/inventory"
+	storev1 "github.com/doproxy/doproxy/proto/doproxy/store/v1"
+)
+
+// leading is a member's time as leader: one term, once its first entry is applied.
+type leading struct {
+	*member
+	term      uint64
+	contested bool
+	ctx       context.Context
+	renewals  chan renewal
+	announce  announcer
+
+	admitting sync.Mutex // one at a time
+	pilot     atomic.Pointer[autopilot.Autopilot]
+	seen      sync.Map // by server id
+
+	mu     sync.Mutex
+	acting context.Context // nil before the first proof that nobody else can lead
+	began  time.Time
+}
+
+// leadWhenElected leads each time that the member is elected.
+func (m *member) leadWhenElected() {
+	stop := func() {}
+	defer func() { stop() }()
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case leads := <-m.raft.LeaderCh():
+			stop() // a loss that came between two others was not told
+			stop = func() {}
+			if leads {
+				stop = m.leadBeside()
+			}
+		}
+	}
+}
+
+// leadBeside leads until stop, which waits for the end of it.
+func (m *member) leadBeside() (stop func()) {
+	ctx, cancel := context.WithCancel(m.ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		m.lead(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+func (m *member) lead(ctx context.Context) {
+	began := time.Now()
+	a, _, err := m.enter(ctx, &storev1.Command{Kind: &storev1.Command_Begin{Begin: &storev1.Begin{}}})
+	if err != nil {
+		return // it was another's term before it began
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l := &leading{member: m, term: a.Term, contested: a.Contested, ctx: ctx, renewals: make(chan renewal), began: began}
+	m.logger.Info("this member leads the store", "term", l.term)
+	var work sync.WaitGroup
+	for _, do := range []func(){l.prove, l.expire, l.renewAll, l.announceAll, l.administer} {
+		work.Go(do)
+	}
+	m.leading.Store(l)
+	m.notify()
+	<-ctx.Done()
+	m.leading.Store(nil)
+	m.notify()
+	work.Wait()
+	m.logger.Info("this member no longer leads the store", "term", l.term)
+}
+
+// enter puts a command into the log and waits until it is applied. sent says
+// whether it may come true although there was an error.
+func (m *member) enter(ctx context.Context, c *storev1.Command) (a *storev1.Answer, sent bool, err error) {
+	data, err := proto.Marshal(c)
+	if err != nil {
+		return nil, false, err
+	}
+	future := m.raft.Apply(data, time.Second)
+	done := make(chan error, 1)
+	go func() { done <- future.Error() }()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		return nil, true, ctx.Err()
+	}
+	switch {
+	case err == nil:
+		a, ok := future.Response().(*storev1.Answer)
+		if _, _, broken := m.machine.reached(0); broken != nil || !ok {
+			return nil, true, fmt.Errorf("%w: %w", inventory.ErrUnavailable, broken)
+		}
+		return a, true, nil
+	case errors.Is(err, hraft.ErrNotLeader), errors.Is(err, hraft.ErrLeadershipTransferInProgress), errors.Is(err, hraft.ErrEnqueueTimeout):
+		return nil, false, fmt.Errorf("%w: %w", inventory.ErrUnavailable, err)
+	}
+	return nil, true, fmt.Errorf("%w: %w", inventory.ErrUnavailable, err)
+}
+
+// propose is enter where this member leads.
+func (m *member) propose(ctx context.Context, c *storev1.Command) (*storev1.Answer, bool, error) {
+	if m.leading.Load() == nil {
+		return nil, false, errNoLeader
+	}
+	return m.enter(ctx, c)
+}
+
+// applied is called after each entry that was applied here.
+func (m *member) applied(index, term uint64) {
+	if l := m.leading.Load(); l != nil && l.term == term {
+		l.announce.tell(index)
+	}
+}
+
+// expireEvery is how soon after its time a lease is ended.
+const expireEvery = 50 * time.Millisecond
+
+// expire ends leases whose time is over. That counts from when a renewal was
+// applied here, as member or leader; but their holders could renew none while
+// there was no leader, so all get some time at first.
+func (l *leading) expire() {
+	grace := time.Now().Add(heartbeatTimeout + electionTimeout)
+	tick := time.NewTicker(expireEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if due := l.machine.due(time.Now(), grace); len(due) > 0 {
+			c := &storev1.Command{Kind: &storev1.Command_Expire{Expire: &storev1.Expire{Leases: due}}}
+			_, _, _ = l.enter(l.ctx, c) // the next look tries again
+		}
+	}
+}
+
+// renewal is one holder's.
+type renewal struct {
+	lease inventory.LeaseID
+	done  chan error // has room for one
+}
+
+// renewEvery is the time over which renewals are gathered into one entry.
+const renewEvery = 25 * time.Millisecond
+
+func (l *leading) renew(ctx context.Context, id inventory.LeaseID) (lost bool, err error) {
+	r := renewal{lease: id, done: make(chan error, 1)}
+	select {
+	case l.renewals <- r:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case <-l.ctx.Done():
+		return false, errNoLeader
+	}
+	select {
+	case err = <-r.done:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	return err == nil && !l.machine.lives(id), err
+}
+
+func (l *leading) renewAll() {
+	for {
+		var batch []renewal
+		select {
+		case <-l.ctx.Done():
+			return
+		case r := <-l.renewals:
+			batch = append(batch, r)
+		}
+		for full := time.After(renewEvery); full != nil; {
+			select {
+			case r := <-l.renewals:
+				batch = append(batch, r)
+			case <-full:
+				full = nil
+			}
+		}
+		renew := &storev1.Renew{}
+		for _, r := range batch {
+			renew.Leases = append(renew.Leases, int64(r.lease))
+		}
+		_, _, err := l.enter(l.ctx, &storev1.Command{Kind: &storev1.Command_Renew{Renew: renew}})
+		if l.ctx.Err() != nil {
+			err = errNoLeader
+		}
+		for _, r := range batch {
+			r.done <- err
+		}
+	}
+}
+
+// actFor is how long after a question that a quorum answered this member may act
+// on what is no entry of the log, such as a call to the cloud. Whoever answered
+// votes for nobody else for heartbeatTimeout; a fifth is for clocks that run apart.
+const actFor = heartbeatTimeout * 4 / 5
+
+var errUnproved = errors.New("no quorum confirmed the leadership in time")
+
+// prove asks a quorum time and again whether this member leads, and lets it act
+// for as long as that holds.
+func (l *leading) prove() {
+	var end context.CancelCauseFunc = func(error) {}
+	var over *time.Timer
+	defer func() { end(context.Canceled) }()
+	for {
+		sent := time.Now()
+		_, err := l.verify.index(l.ctx)
+		switch {
+		case l.ctx.Err() != nil:
+			return
+		case err == nil && time.Since(sent) < actFor:
+			l.mu.Lock()
+			if l.acting == nil || l.acting.Err() != nil || !over.Reset(time.Until(sent.Add(actFor))) {
+				if over != nil {
+					over.Stop()
+				}
+				end(errUnproved)
+				l.acting, end = context.WithCancelCause(l.ctx)
+				end := end
+				over = time.AfterFunc(time.Until(sent.Add(actFor)), func() { end(errUnproved) })
+				l.mu.Unlock()
+				l.notify()
+			} else {
+				l.mu.Unlock()
+			}
+		}
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-time.After(heartbeatTimeout / 5):
+		}
+	}
+}
+
+// Leadership is this node's to act upon until Context ends, which is before
+// another can have one.
+type Leadership struct {
+	Context context.Context
+	// Lease ends with the term: a key bound to it is gone before anything of a
+	// later term is done.
+	Lease inventory.LeaseID
+	// After is when to begin: whoever led before may not have noticed until then.
+	After time.Time
+}
+
+// Lead waits until this node leads the store.
+func (n *Node) Lead(ctx context.Context) (*Leadership, error) {
+	for {
+		changed := n.changes()
+		if m := n.member.Load(); m != nil {
+			if l := m.leading.Load(); l != nil {
+				l.mu.Lock()
+				acting := l.acting
+				l.mu.Unlock()
+				if acting != nil && acting.Err() == nil {
+					lead := &Leadership{Context: acting, Lease: TermLease(l.term), After: l.began}
+					if l.contested {
+						lead.After = l.began.Add(heartbeatTimeout)
+					}
+					return lead, nil
+				}
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-n.closed:
+			return nil, errClosed
+		}
+	}
+}
+
+// verifier asks a quorum whether this member leads, once for all who want to
+// know at a time.
+type verifier struct {
+	raft *hraft.Raft
+	asks chan chan<- verified
+}
+
+type verified struct {
+	index uint64
+	err   error
+}
+
+func newVerifier(r *hraft.Raft) *verifier {
+	return &verifier{raft: r, asks: make(chan chan<- verified, 64)}
+}
+
+func (v *verifier) run(ctx context.Context) func() {
+	return func() {
+		for {
+			var asking []chan<- verified
+			select {
+			case <-ctx.Done():
+				return
+			case a := <-v.asks:
+				asking = append(asking, a)
+			}
+			for more := true; more; {
+				select {
+				case a := <-v.asks:
+					asking = append(asking, a)
+				default:
+					more = false
+				}
+			}
+			// What is committed now has all that was answered before the question;
+			// that this member leads must hold after.
+			index := v.raft.CommitIndex()
+			err := v.raft.VerifyLeader().Error()
+			if err != nil {
+				err = fmt.Errorf("%w: %w", errNoLeader, err)
+			}
+			for _, a := range asking {
+				a <- verified{index, err}
+			}
+		}
+	}
+}
+
+func (v *verifier) index(ctx context.Context) (uint64, error) {
+	answer := make(chan verified, 1)
+	select {
+	case v.asks <- answer:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	select {
+	case a := <-answer:
+		return a.index, a.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// announcer tells the followers at once what is committed. The library would
+// tell them with the next entry, or after commitTimeout; every node's HAProxy
+// waits for that.
+type announcer struct {
+	index atomic.Uint64
+	mu    sync.Mutex
+	wake  map[hraft.ServerID]chan struct{}
+}
+
+func (a *announcer) tell(index uint64) {
+	a.index.Store(index)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, wake := range a.wake {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// announceAll keeps an announcement going for each other server.
+func (l *leading) announceAll() {
+	a := &l.announce
+	ends := map[hraft.Server]context.CancelFunc{}
+	for {
+		present := map[hraft.Server]bool{}
+		for _, s := range l.raft.GetConfiguration().Configuration().Servers {
+			if string(s.ID) == l.ID {
+				continue
+			}
+			s.Suffrage = 0 // whether it votes does not matter here
+			present[s] = true
+			if ends[s] != nil {
+				continue
+			}
+			ctx, cancel := context.WithCancel(l.ctx)
+			wake := make(chan struct{}, 1)
+			a.mu.Lock()
+			if a.wake == nil {
+				a.wake = map[hraft.ServerID]chan struct{}{}
+			}
+			a.wake[s.ID] = wake
+			a.mu.Unlock()
+			ends[s] = cancel
+			// Not waited for by the next term: one may hang in a dead connection.
+			l.work.Go(func() { l.announceTo(ctx, s, wake) })
+		}
+		for s, end := range ends {
+			if !present[s] {
+				end()
+				delete(ends, s)
+			}
+		}
+		select {
+		case <-l.ctx.Done():
+			for _, end := range ends {
+				end()
+			}
+			return
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// announceTo sends entries' requests without entries, which are valid whatever
+// becomes of them: they name an entry that is committed in this leader's term.
+func (l *leading) announceTo(ctx context.Context, s hraft.Server, wake <-chan struct{}) {
+	self := l.trans.EncodePeer(hraft.ServerID(l.ID), l.trans.LocalAddr())
+	var told uint64
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		}
+		for try := 0; ctx.Err() == nil; try++ {
+			index := l.announce.index.Load()
+			if index == told {
+				break
+			}
+			var r hraft.AppendEntriesResponse
+			err := l.trans.AppendEntries(s.ID, s.Address, &hraft.AppendEntriesRequest{
+				RPCHeader: hraft.RPCHeader{ProtocolVersion: hraft.ProtocolVersionMax, ID: []byte(l.ID), Addr: self},
+				Term:      l.term, Leader: self,
+				PrevLogEntry: index, PrevLogTerm: l.term, LeaderCommitIndex: index,
+			}, &r)
+			if err != nil {
+				time.Sleep(50 * time.Millisecond) // it is away: replication goes on by itself
+				break
+			}
+			if r.Success {
+				told = index
+				continue
+			}
+			if r.Term > l.term || try > 20 {
+				break
+			}
+			time.Sleep(500 * time.Microsecond) // the entry is still on its way there
+		}
+	}
+}
+
+func lastTerm(stats map[string]string) uint64 {
+	term, _ := strconv.ParseUint(stats["last_log_term"], 10, 64)
+	return term
+}

@@ -1,0 +1,580 @@
+package raft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	hraft "github.com/hashicorp/raft"
+	autopilot "github.com/hashicorp/raft-autopilot"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/doproxy/doproxy/inventory"
+	storev1 "github.com/doproxy/doproxy/proto/doproxy/store/v1"
+)
+
+// maxVoters is how many members make the quorum; more only slow it down. The
+// rest follow, and take a voter's place when it is removed.
+const maxVoters = 5
+
+// minVoters: a dead member is not removed from fewer than these, so that two of
+// three members never become one of one without an operator.
+const minVoters = 3
+
+func (m *member) banned(id string) bool {
+	return len(m.machine.list(removedPrefix+id).KVs) > 0
+}
+
+// register has this member in the configuration, with its address as it is now.
+func (m *member) register() {
+	told := false
+	pause := 50 * time.Millisecond
+	for {
+		servers := m.raft.GetConfiguration().Configuration().Servers
+		self := slices.IndexFunc(servers, func(s hraft.Server) bool { return string(s.ID) == m.ID })
+		if self >= 0 {
+			m.mark()
+		}
+		if !told || self < 0 || string(servers[self].Address) != m.opts.Address {
+			told = m.tryRegister(servers) == nil
+		} else {
+			pause = 2 * time.Second
+			m.keepPeers(servers)
+		}
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, time.Second)
+	}
+}
+
+// keepPeers writes down where the others are, for when they have removed this one.
+func (m *member) keepPeers(servers []hraft.Server) {
+	var addresses []string
+	for _, s := range servers {
+		if string(s.ID) != m.ID {
+			addresses = append(addresses, string(s.Address))
+		}
+	}
+	if !slices.Equal(addresses, m.loadPeers()) {
+		if err := m.savePeers(addresses); err != nil {
+			m.logger.Error("cannot write to the store's disk", "error", err)
+		}
+	}
+}
+
+func (m *member) tryRegister(servers []hraft.Server) error {
+	ctx, cancel := context.WithTimeout(m.ctx, m.opts.Timeout)
+	defer cancel()
+	r := &storev1.RegisterRequest{Id: m.ID, Node: m.Node.opts.Name, Address: m.opts.Address, NeverLead: m.opts.NeverLead}
+	if l := m.leading.Load(); l != nil {
+		return l.admit(ctx, r)
+	}
+	var addresses []string
+	if address, id := m.raft.LeaderWithID(); id != "" {
+		addresses = append(addresses, string(address))
+	}
+	for _, s := range servers {
+		addresses = append(addresses, string(s.Address))
+	}
+	err := errors.New("no address of another member is known")
+	for _, address := range append(addresses, m.loadPeers()...) {
+		if address == m.opts.Address {
+			continue
+		}
+		peer, peerErr := m.peer(address)
+		if peerErr != nil {
+			return peerErr
+		}
+		tryCtx, cancel := context.WithTimeout(ctx, time.Second)
+		_, err = peer.Register(tryCtx, r)
+		cancel()
+		if err == nil {
+			m.refused.Store(nil)
+			return nil
+		}
+		if s := status.Convert(err); s.Code() == codes.FailedPrecondition && s.Message() != notLeading {
+			why := s.Message()
+			if old := m.refused.Swap(&why); old == nil || *old != why {
+				m.logger.Error("the store refuses this member", "because", why)
+			}
+			return err
+		}
+	}
+	return err
+}
+
+func (s memberService) Register(ctx context.Context, r *storev1.RegisterRequest) (*storev1.RegisterResponse, error) {
+	l := s.leading.Load()
+	if l == nil {
+		return nil, rpcError(errNoLeader)
+	}
+	if err := l.admit(ctx, r); err != nil {
+		return nil, rpcError(err)
+	}
+	return &storev1.RegisterResponse{}, nil
+}
+
+// admit takes a server into the configuration, or its new address.
+func (l *leading) admit(ctx context.Context, r *storev1.RegisterRequest) error {
+	if why := valueOf(l.machine.list(removedPrefix+r.Id), removedPrefix+r.Id); why != nil {
+		return refuse("this member %s: join anew with `doproxy cluster join`", why)
+	}
+	if l.Recovered != nil {
+		return errNoLeader // first it must be known who is out
+	}
+	l.admitting.Lock()
+	defer l.admitting.Unlock()
+	var present *hraft.Server
+	for _, s := range l.raft.GetConfiguration().Configuration().Servers {
+		switch {
+		case string(s.ID) == r.Id:
+			present = &s
+		case l.nodeOf(s.ID) == r.Node:
+			// The node lost its disk, or another bears its name.
+			if p, err := l.progressOf(ctx, s); err == nil && p.Id == string(s.ID) {
+				return refuse("a member of node %s is alive at %s: give this node another name (`node` in doproxy.yml), or first `doproxy cluster remove %s`", r.Node, s.Address, r.Node)
+			}
+			if err := l.removeServer(ctx, s.ID, "was replaced by another of node "+r.Node); err != nil {
+				return err
+			}
+			l.logger.Info("a member is replaced", "node", r.Node, "former", s.ID, "now", r.Id)
+		}
+	}
+	record, err := proto.Marshal(&storev1.MemberRecord{Id: r.Id, Node: r.Node, Address: r.Address, NeverLead: r.NeverLead})
+	if err != nil {
+		return err
+	}
+	if key := memberPrefix + r.Id; string(valueOf(l.machine.list(key), key)) != string(record) {
+		if err := l.change(ctx, inventory.Op{Key: key, Value: record}); err != nil {
+			return err
+		}
+	}
+	switch id, address := hraft.ServerID(r.Id), hraft.ServerAddress(r.Address); {
+	case present != nil && present.Address == address:
+		return nil
+	case present != nil && present.Suffrage == hraft.Voter:
+		err = l.raft.AddVoter(id, address, 0, l.opts.Timeout).Error()
+	default:
+		l.logger.Info("a member joins", "node", r.Node, "id", r.Id, "address", r.Address)
+		err = l.raft.AddNonvoter(id, address, 0, l.opts.Timeout).Error()
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", inventory.ErrUnavailable, err)
+	}
+	return nil
+}
+
+// nodeOf is the name of a server's node.
+func (m *member) nodeOf(id hraft.ServerID) string {
+	if r := m.recordOf(id); r != nil {
+		return r.Node
+	}
+	if i := strings.LastIndexByte(string(id), '-'); i > 0 {
+		return string(id)[:i]
+	}
+	return string(id)
+}
+
+func (m *member) recordOf(id hraft.ServerID) *storev1.MemberRecord {
+	key := memberPrefix + string(id)
+	r := new(storev1.MemberRecord)
+	if v := valueOf(m.machine.list(key), key); v == nil || proto.Unmarshal(v, r) != nil {
+		return nil
+	}
+	return r
+}
+
+func (l *leading) progressOf(ctx context.Context, s hraft.Server) (*storev1.GetProgressResponse, error) {
+	if string(s.ID) == l.ID {
+		return l.progress(), nil
+	}
+	peer, err := l.peer(string(s.Address))
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return peer.GetProgress(ctx, &storev1.GetProgressRequest{})
+}
+
+// change writes keys of the store's own.
+func (l *leading) change(ctx context.Context, ops ...inventory.Op) error {
+	txn := &storev1.Txn{}
+	for _, op := range ops {
+		txn.Ops = append(txn.Ops, &storev1.Op{Key: op.Key, Value: op.Value, Delete: op.Delete})
+	}
+	_, _, err := l.enter(ctx, &storev1.Command{Kind: &storev1.Command_Txn{Txn: txn}})
+	return err
+}
+
+// removeServer takes a server out for good: its certificate is no use any more.
+func (l *leading) removeServer(ctx context.Context, id hraft.ServerID, why string) error {
+	err := l.change(ctx,
+		inventory.Op{Key: removedPrefix + string(id), Value: []byte(why)},
+		inventory.Op{Key: memberPrefix + string(id), Delete: true})
+	if err == nil {
+		err = l.raft.RemoveServer(id, 0, l.opts.Timeout).Error()
+	}
+	if err != nil && !errors.Is(err, inventory.ErrUnavailable) {
+		err = fmt.Errorf("%w: removing %s: %w", inventory.ErrUnavailable, id, err)
+	}
+	return err
+}
+
+// administer keeps the members in order while this one leads.
+func (l *leading) administer() {
+	for l.settle() != nil {
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-time.After(time.Second):
+		}
+	}
+	p := &pilot{leading: l, heard: map[hraft.ServerID]time.Time{}}
+	a := autopilot.New(l.raft, p, autopilot.WithLogger(l.library), autopilot.WithPromoter(new(promoter)),
+		autopilot.WithUpdateInterval(time.Second), autopilot.WithReconcileInterval(time.Second))
+	a.Start(l.ctx)
+	l.pilot.Store(a)
+	<-l.ctx.Done()
+	a.Stop()
+}
+
+// settle puts into the store what this member had to keep until it led.
+func (l *leading) settle() error {
+	for _, id := range l.Recovered {
+		if err := l.change(l.ctx, inventory.Op{Key: removedPrefix + id, Value: []byte("was left out when the store was recovered without it")},
+			inventory.Op{Key: memberPrefix + id, Delete: true}); err != nil {
+			return err
+		}
+	}
+	if l.Recovered != nil {
+		l.Recovered = nil
+		if err := writeFiles(l.opts.Dir, l.identity.file()); err != nil {
+			return err
+		}
+	}
+	at := filepath.Join(l.opts.Dir, caKeyFile)
+	key, err := os.ReadFile(at)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	cert, err := os.ReadFile(filepath.Join(l.opts.Dir, caFile))
+	if err != nil {
+		return err
+	}
+	if err := l.change(l.ctx, inventory.Op{Key: caCertKey, Value: cert}, inventory.Op{Key: caKeyKey, Value: key}); err != nil {
+		return err
+	}
+	return os.Remove(at)
+}
+
+// pilot is what autopilot asks of the store.
+type pilot struct {
+	*leading
+	mu    sync.Mutex
+	heard map[hraft.ServerID]time.Time // when a server answered last; its first look counts as one
+}
+
+func (p *pilot) AutopilotConfig() *autopilot.Config {
+	return &autopilot.Config{
+		CleanupDeadServers: true, LastContactThreshold: 2 * time.Second, MaxTrailingLogs: 1000,
+		MinQuorum: minVoters, ServerStabilizationTime: p.opts.stabilize,
+	}
+}
+
+func (p *pilot) NotifyState(*autopilot.State) {}
+
+func (p *pilot) FetchServerStats(ctx context.Context, servers map[hraft.ServerID]*autopilot.Server) map[hraft.ServerID]*autopilot.ServerStats {
+	var mu sync.Mutex
+	var work sync.WaitGroup
+	all := map[hraft.ServerID]*autopilot.ServerStats{}
+	for id, s := range servers {
+		work.Go(func() {
+			r, err := p.progressOf(ctx, hraft.Server{ID: id, Address: s.Address})
+			if err != nil || r.Id != string(id) {
+				return
+			}
+			p.mu.Lock()
+			p.heard[id] = time.Now()
+			p.mu.Unlock()
+			stats := &autopilot.ServerStats{LastContact: time.Duration(r.LastContactMs) * time.Millisecond, LastTerm: r.LastTerm, LastIndex: r.LastIndex}
+			if string(id) == p.ID {
+				stats.LastContact = 0
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all[id] = stats
+			p.seen.Store(string(id), seen{r.Version, max(0, int64(p.raft.LastIndex())-int64(r.LastIndex))})
+		})
+	}
+	work.Wait()
+	return all
+}
+
+// seen is what a server told last.
+type seen struct {
+	version string
+	behind  int64
+}
+
+func (p *pilot) KnownServers() map[hraft.ServerID]*autopilot.Server {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := map[hraft.ServerID]*autopilot.Server{}
+	for _, s := range p.raft.GetConfiguration().Configuration().Servers {
+		if p.heard[s.ID].IsZero() {
+			p.heard[s.ID] = time.Now()
+		}
+		state := autopilot.NodeAlive
+		if time.Since(p.heard[s.ID]) > p.opts.DeadAfter {
+			state = autopilot.NodeFailed
+		}
+		all[s.ID] = &autopilot.Server{
+			ID: s.ID, Name: p.nodeOf(s.ID), Address: s.Address, NodeStatus: state, RaftVersion: 3, IsLeader: string(s.ID) == p.ID,
+		}
+	}
+	return all
+}
+
+// RemoveFailedServer takes a dead server out; it may come back by itself.
+func (p *pilot) RemoveFailedServer(s *autopilot.Server) {
+	p.logger.Warn("a member that is dead is removed", "node", s.Name, "id", s.ID, "silent_for", p.opts.DeadAfter)
+	go func() {
+		if err := p.raft.RemoveServer(s.ID, 0, p.opts.Timeout).Error(); err != nil {
+			p.logger.Warn("a dead member is not removed yet", "node", s.Name, "error", err)
+		}
+	}()
+}
+
+// promoter makes stable members voters, up to maxVoters.
+type promoter struct{ autopilot.StablePromoter }
+
+func (p *promoter) CalculatePromotionsAndDemotions(c *autopilot.Config, s *autopilot.State) autopilot.RaftChanges {
+	changes := p.StablePromoter.CalculatePromotionsAndDemotions(c, s)
+	slices.Sort(changes.Promotions)
+	changes.Promotions = changes.Promotions[:min(len(changes.Promotions), max(0, maxVoters-len(s.Voters)))]
+	return changes
+}
+
+// Members are the servers of the store, by node, as the leader sees them.
+func (n *Node) Members(ctx context.Context) (Membership, error) {
+	var all Membership
+	err := n.retry(ctx, "asking for the members", func(ctx context.Context, m *member) error {
+		var r *storev1.ListMembersResponse
+		var err error
+		if l := m.leading.Load(); l != nil {
+			r = l.list()
+		} else {
+			r, _, err = call(ctx, m, func(ctx context.Context, leader storev1.MemberServiceClient) (*storev1.ListMembersResponse, error) {
+				return leader.ListMembers(ctx, &storev1.ListMembersRequest{})
+			})
+		}
+		if err != nil {
+			return err
+		}
+		all = Membership{Cluster: m.Cluster, Tolerates: int(r.Tolerates)}
+		for _, s := range r.Members {
+			x := Member{
+				ID: s.Id, Node: s.Node, Address: s.Address, Version: s.Version, Leader: s.Leader, Voter: s.Voter,
+				Healthy: s.Healthy, Behind: s.Behind,
+			}
+			if s.SinceMs != 0 {
+				x.Since = time.UnixMilli(s.SinceMs)
+			}
+			all.Members = append(all.Members, x)
+		}
+		return nil
+	})
+	return all, err
+}
+
+func (s memberService) ListMembers(context.Context, *storev1.ListMembersRequest) (*storev1.ListMembersResponse, error) {
+	l := s.leading.Load()
+	if l == nil {
+		return nil, rpcError(errNoLeader)
+	}
+	return l.list(), nil
+}
+
+func (l *leading) list() *storev1.ListMembersResponse {
+	r := &storev1.ListMembersResponse{}
+	var state *autopilot.State
+	if a := l.pilot.Load(); a != nil {
+		state = a.GetState()
+	}
+	voters, healthy := 0, 0
+	for _, s := range l.raft.GetConfiguration().Configuration().Servers {
+		x := &storev1.MemberState{
+			Id: string(s.ID), Node: l.nodeOf(s.ID), Address: string(s.Address),
+			Leader: string(s.ID) == l.ID, Voter: s.Suffrage == hraft.Voter, Behind: -1,
+		}
+		if v, ok := l.seen.Load(x.Id); ok {
+			x.Version, x.Behind = v.(seen).version, v.(seen).behind
+		}
+		if x.Leader {
+			x.Healthy, x.Behind, x.Version = true, 0, l.opts.Version
+		}
+		if state != nil {
+			if known := state.Servers[s.ID]; known != nil {
+				x.Healthy = known.Health.Healthy || x.Leader
+				if !known.Health.StableSince.IsZero() {
+					x.SinceMs = known.Health.StableSince.UnixMilli()
+				}
+			}
+		}
+		if x.Voter {
+			voters++
+			if x.Healthy {
+				healthy++
+			}
+		}
+		r.Members = append(r.Members, x)
+	}
+	slices.SortFunc(r.Members, func(a, b *storev1.MemberState) int { return strings.Compare(a.Id, b.Id) })
+	r.Tolerates = int32(max(0, healthy-(voters/2+1)))
+	return r
+}
+
+// Remove takes a node's member out for good. It is refused, unless forced, where
+// those that are left would be no quorum.
+func (n *Node) Remove(ctx context.Context, node string, force bool) error {
+	return n.retry(ctx, "removing member "+node, func(ctx context.Context, m *member) error {
+		if l := m.leading.Load(); l != nil {
+			return l.remove(ctx, node, force)
+		}
+		_, _, err := call(ctx, m, func(ctx context.Context, leader storev1.MemberServiceClient) (*storev1.RemoveMemberResponse, error) {
+			return leader.RemoveMember(ctx, &storev1.RemoveMemberRequest{Node: node, Force: force})
+		})
+		return err
+	})
+}
+
+func (s memberService) RemoveMember(ctx context.Context, r *storev1.RemoveMemberRequest) (*storev1.RemoveMemberResponse, error) {
+	l := s.leading.Load()
+	if l == nil {
+		return nil, rpcError(errNoLeader)
+	}
+	if err := l.remove(ctx, r.Node, r.Force); err != nil {
+		return nil, rpcError(err)
+	}
+	return &storev1.RemoveMemberResponse{}, nil
+}
+
+func (l *leading) remove(ctx context.Context, node string, force bool) error {
+	all := l.list().Members
+	i := slices.IndexFunc(all, func(s *storev1.MemberState) bool { return s.Node == node || s.Id == node })
+	if i < 0 {
+		var nodes []string
+		for _, s := range all {
+			nodes = append(nodes, s.Node)
+		}
+		return refuse("no member %q: there are %s", node, strings.Join(nodes, ", "))
+	}
+	gone := all[i]
+	voters, healthy := 0, 0
+	for _, s := range slices.Delete(slices.Clone(all), i, i+1) {
+		if s.Voter {
+			voters++
+			if s.Healthy {
+				healthy++
+			}
+		}
+	}
+	switch {
+	case voters == 0:
+		return refuse("%s is the only voter: the store would be gone", gone.Node)
+	case healthy < voters/2+1 && !force:
+		return refuse("without %s, %d of %d voters are healthy, which is no quorum: mend or replace the others first, or use --force", gone.Node, healthy, voters)
+	case gone.Leader:
+		if err := l.stepDown(); err != nil {
+			return err
+		}
+		return errNoLeader // the next leader does it
+	}
+	return l.removeServer(ctx, hraft.ServerID(gone.Id), "was removed at "+time.Now().UTC().Format(time.DateTime))
+}
+
+// StepDown hands the store's leadership to another member, best to one whose
+// agent may lead.
+func (n *Node) StepDown(ctx context.Context) error {
+	return n.retry(ctx, "stepping down", func(ctx context.Context, m *member) error {
+		if l := m.leading.Load(); l != nil {
+			return l.stepDown()
+		}
+		_, _, err := call(ctx, m, func(ctx context.Context, leader storev1.MemberServiceClient) (*storev1.StepDownResponse, error) {
+			return leader.StepDown(ctx, &storev1.StepDownRequest{})
+		})
+		return err
+	})
+}
+
+func (s memberService) StepDown(context.Context, *storev1.StepDownRequest) (*storev1.StepDownResponse, error) {
+	l := s.leading.Load()
+	if l == nil {
+		return nil, rpcError(errNoLeader)
+	}
+	if err := l.stepDown(); err != nil {
+		return nil, rpcError(err)
+	}
+	return &storev1.StepDownResponse{}, nil
+}
+
+func (l *leading) stepDown() error { return l.transfer(false) }
+
+// transfer hands the leadership to a voter that keeps up; with onlyAble, to one
+// whose agent may lead, or to none.
+func (l *leading) transfer(onlyAble bool) error {
+	var able, others []*storev1.MemberState
+	for _, s := range l.list().Members {
+		if s.Leader || !s.Voter || !s.Healthy {
+			continue
+		}
+		if r := l.recordOf(hraft.ServerID(s.Id)); r != nil && r.NeverLead {
+			others = append(others, s)
+		} else {
+			able = append(able, s)
+		}
+	}
+	if !onlyAble {
+		able = append(able, others...)
+	}
+	if len(able) == 0 {
+		return refuse("no other voter is there to lead")
+	}
+	var errs error
+	for _, s := range able {
+		err := l.raft.LeadershipTransferToServer(hraft.ServerID(s.Id), hraft.ServerAddress(s.Address)).Error()
+		if err == nil {
+			return nil
+		}
+		errs = errors.Join(errs, fmt.Errorf("%s: %w", s.Node, err))
+	}
+	return fmt.Errorf("%w: %w", inventory.ErrUnavailable, errs)
+}
+
+// Yield hands the store's leadership, if this node has it, to a node that may
+// act as leader. It is refused if there is none.
+func (n *Node) Yield() error {
+	m, err := n.running()
+	if err != nil {
+		return err
+	}
+	if l := m.leading.Load(); l != nil {
+		return l.transfer(true)
+	}
+	return nil
+}

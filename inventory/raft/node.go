@@ -1,0 +1,530 @@
+// Package raft keeps the inventory in the agents themselves: each is a member of
+// one replicated log, by github.com/hashicorp/raft.
+//
+// Every write is an entry of the log and takes effect where it is applied, under
+// the guards that hold there. The leader key is bound to the term: the first
+// entry of a later term deletes it before anything else is done, so that whatever
+// an ended leader still has under way finds its fence gone.
+package raft
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	hraft "github.com/hashicorp/raft"
+	"google.golang.org/grpc"
+
+	"github.com/doproxy/doproxy/inventory"
+	"github.com/doproxy/doproxy/inventory/raft/pki"
+	storev1 "github.com/doproxy/doproxy/proto/doproxy/store/v1"
+)
+
+// Options of a Node. Dir, Name, Address and Logger are needed.
+type Options struct {
+	Dir     string // the member's alone; it holds keys
+	Name    string // the node's
+	Address string // host:port, where the other members reach this one
+	Listen  string // default Address
+	// Plain is without TLS, for loopback. It holds for the whole cluster.
+	Plain bool
+	// NeverLead: this node must not act as leader; it hands the store's
+	// leadership on.
+	NeverLead bool
+	// DeadAfter is how long a member may be silent before it is removed, while
+	// three remain. Default DefaultDeadAfter.
+	DeadAfter time.Duration
+	Version   string
+	Logger    *slog.Logger
+	// Timeout of one call. Default DefaultTimeout.
+	Timeout time.Duration
+
+	// Of tests: how others are dialed, and how soon a snapshot is due.
+	dial            func(ctx context.Context, address string) (net.Conn, error)
+	snapshotEntries uint64
+	stabilize       time.Duration
+}
+
+const (
+	DefaultTimeout   = 3 * time.Second
+	DefaultDeadAfter = 10 * time.Minute
+)
+
+// The library's clocks. A leader that reaches no quorum gives up after
+// leaderLease, well before a follower that hears none stands for election.
+const (
+	heartbeatTimeout = 500 * time.Millisecond
+	electionTimeout  = 500 * time.Millisecond
+	leaderLease      = 400 * time.Millisecond
+	commitTimeout    = 25 * time.Millisecond
+)
+
+// Node is this process's part in the store: an inventory.Store and Leaser, and a
+// member of the cluster that keeps it. Until it belongs to one, its calls fail
+// with inventory.ErrUnavailable.
+type Node struct {
+	opts   Options
+	logger *slog.Logger
+	client client
+
+	mu     sync.Mutex // held while the member starts, or stops
+	member atomic.Pointer[member]
+	closed chan struct{}
+
+	// changed is closed, and replaced, when the node may have gained or lost the
+	// leadership, or its membership.
+	changeMu sync.Mutex
+	changed  chan struct{}
+}
+
+var (
+	_ inventory.Store  = (*Node)(nil)
+	_ inventory.Leaser = (*Node)(nil)
+)
+
+// Open returns the node. If its directory belongs to a member, that starts; else
+// Init or Join make it one. The caller closes it.
+func Open(opts Options) (*Node, error) {
+	switch {
+	case opts.Dir == "" || opts.Name == "" || opts.Address == "" || opts.Logger == nil:
+		return nil, errors.New("raft: directory, name, address or logger is missing")
+	case opts.Listen == "":
+		opts.Listen = opts.Address
+	}
+	if opts.Timeout <= 0 {
+		opts.Timeout = DefaultTimeout
+	}
+	if opts.DeadAfter <= 0 {
+		opts.DeadAfter = DefaultDeadAfter
+	}
+	if opts.snapshotEntries == 0 {
+		opts.snapshotEntries = 8192
+	}
+	if opts.stabilize == 0 {
+		opts.stabilize = 3 * time.Second
+	}
+	n := &Node{opts: opts, logger: opts.Logger, closed: make(chan struct{}), changed: make(chan struct{})}
+	id, err := readIdentity(opts.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if id == nil {
+		n.logger.Warn("this node belongs to no store yet: `doproxy cluster init` begins one, `doproxy cluster join` joins one")
+		return n, nil
+	}
+	if err := n.start(id); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// Close leaves the others without this member until it is opened again. A
+// leader should step down before.
+func (n *Node) Close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	select {
+	case <-n.closed:
+		return nil
+	default:
+	}
+	close(n.closed)
+	if m := n.member.Swap(nil); m != nil {
+		return m.stop()
+	}
+	return nil
+}
+
+func (n *Node) notify() {
+	n.changeMu.Lock()
+	defer n.changeMu.Unlock()
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+func (n *Node) changes() <-chan struct{} {
+	n.changeMu.Lock()
+	defer n.changeMu.Unlock()
+	return n.changed
+}
+
+// running is the member, or why there is none.
+func (n *Node) running() (*member, error) {
+	select {
+	case <-n.closed:
+		return nil, errClosed
+	default:
+	}
+	if m := n.member.Load(); m != nil {
+		return m, nil
+	}
+	return nil, errNoStore
+}
+
+// member is a node's membership while it lasts.
+type member struct {
+	*Node
+	*identity
+	machine *machine
+	raft    *hraft.Raft
+	network *network
+	trans   *hraft.NetworkTransport
+	disk    *disk
+	library hclog.Logger
+	peers   peers
+	servers []*grpc.Server
+
+	leading atomic.Pointer[leading]
+	verify  *verifier
+	contact contact
+	// refused is what the leader said to this member's wish to belong to it.
+	refused atomic.Pointer[string]
+
+	ctx  context.Context
+	end  context.CancelFunc
+	work sync.WaitGroup
+}
+
+// start brings the member of the directory up. n.mu is held, or nobody else has n.
+func (n *Node) start(id *identity) (err error) {
+	if id.Node != n.opts.Name {
+		return fmt.Errorf("%s belongs to node %s and this is %s: set `node` back, or move the directory away and join anew", n.opts.Dir, id.Node, n.opts.Name)
+	}
+	if id.Plain != n.opts.Plain {
+		return fmt.Errorf("raft.plain is %t and the store in %s was begun with %t: set it back", n.opts.Plain, n.opts.Dir, id.Plain)
+	}
+	m := &member{Node: n, identity: id, machine: newMachine(), library: libraryLogger(n.logger)}
+	m.ctx, m.end = context.WithCancel(context.Background())
+	m.contact.lost = make(chan struct{})
+	m.contact.last = time.Now()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.stop())
+		}
+	}()
+	if m.network, err = listen(n.opts.Listen, n.opts.Address, n.opts.dial); err != nil {
+		return err
+	}
+	if !id.Plain {
+		if m.network.server, m.network.client, err = loadTLS(n.opts.Dir, id.Cluster); err != nil {
+			return err
+		}
+	}
+	m.network.banned = m.banned
+	if m.disk, err = openDisk(n.opts.Dir, m.library); err != nil {
+		return err
+	}
+	m.trans = hraft.NewNetworkTransportWithConfig(&hraft.NetworkTransportConfig{
+		Logger: m.library, Stream: m.network.queues[speakRaft], MaxPool: 4, Timeout: time.Second,
+		MsgpackUseNewTimeFormat: true,
+	})
+	stable := &steady{StableStore: m.disk.log, logger: n.logger, closed: m.ctx.Done()}
+	conf := n.config(id, m.library)
+	if err := m.begin(conf, stable); err != nil {
+		return err
+	}
+	m.raft, err = hraft.NewRaft(conf, fsm{m.machine, m.applied}, m.disk.log, stable, m.disk.snaps, m.trans)
+	if err != nil {
+		return fmt.Errorf("starting the store in %s: %w", n.opts.Dir, err)
+	}
+	m.verify = newVerifier(m.raft)
+	m.serve()
+	for _, work := range []func(){m.network.serve, m.leadWhenElected, m.watchContact, m.register, m.verify.run(m.ctx)} {
+		m.work.Go(work)
+	}
+	n.member.Store(m)
+	n.notify()
+	return nil
+}
+
+// config is the library's, but for what start gives it.
+func (n *Node) config(id *identity, logger hclog.Logger) *hraft.Config {
+	c := hraft.DefaultConfig()
+	c.LocalID = hraft.ServerID(id.ID)
+	c.HeartbeatTimeout, c.ElectionTimeout = heartbeatTimeout, electionTimeout
+	c.LeaderLeaseTimeout, c.CommitTimeout = leaderLease, commitTimeout
+	c.SnapshotThreshold, c.TrailingLogs = n.opts.snapshotEntries, n.opts.snapshotEntries+n.opts.snapshotEntries/4
+	c.SnapshotInterval = 30 * time.Second
+	if n.opts.snapshotEntries < 1000 {
+		c.SnapshotInterval = 200 * time.Millisecond
+	}
+	c.BatchApplyCh = true
+	c.ShutdownOnRemove = false // it may be put back
+	c.NoLegacyTelemetry = true
+	c.Logger = logger
+	return c
+}
+
+// loadTLS reads what a member proves itself with.
+func loadTLS(dir, cluster string) (server, client *tls.Config, err error) {
+	var pem [3][]byte
+	for i, name := range []string{certFile, keyFile, caFile} {
+		if pem[i], err = os.ReadFile(filepath.Join(dir, name)); err != nil {
+			return nil, nil, err
+		}
+	}
+	if server, client, err = pki.Mutual(pem[0], pem[1], pem[2], cluster); err != nil {
+		return nil, nil, fmt.Errorf("certificates in %s: %w", dir, err)
+	}
+	return server, client, nil
+}
+
+// stop ends everything of a member; what is not begun yet is nil.
+func (m *member) stop() error {
+	m.end()
+	var err error
+	if m.raft != nil {
+		err = m.raft.Shutdown().Error()
+	}
+	for _, s := range m.servers {
+		s.Stop()
+	}
+	if m.trans != nil {
+		m.trans.CloseStreams()
+		err = errors.Join(err, m.trans.Close())
+	}
+	if m.network != nil {
+		m.network.close()
+	}
+	m.peers.close()
+	m.work.Wait()
+	if m.disk != nil {
+		err = errors.Join(err, m.disk.log.Close())
+	}
+	return err
+}
+
+// await waits until an entry is applied here.
+func (m *member) await(ctx context.Context, index uint64) error {
+	for {
+		done, more, err := m.machine.reached(index)
+		if err != nil {
+			return fmt.Errorf("%w: %w", inventory.ErrUnavailable, err)
+		}
+		if done {
+			return nil
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-m.ctx.Done():
+			return errClosed
+		}
+	}
+}
+
+// retry asks do until it succeeds or time is up, when the error of the last try
+// counts: of ctx only if that has ended, else it is inventory.ErrUnavailable.
+// An error that is neither ErrUnavailable nor of the context is final.
+func (n *Node) retry(ctx context.Context, op string, do func(context.Context, *member) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	callCtx, cancel := context.WithTimeout(ctx, n.opts.Timeout)
+	defer cancel()
+	var last error
+	pause := 2 * time.Millisecond
+	for {
+		m, err := n.running()
+		if err != nil {
+			return fmt.Errorf("%s: %w", op, err) // no use to wait
+		}
+		changed := n.changes()
+		err = do(callCtx, m)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("%s: %w", op, ctx.Err())
+		case callCtx.Err() != nil:
+			if last == nil || errors.Is(last, context.DeadlineExceeded) {
+				last = fmt.Errorf("%w: no answer within %s", inventory.ErrUnavailable, n.opts.Timeout)
+			}
+			return fmt.Errorf("%s: %w", op, last)
+		case !errors.Is(err, inventory.ErrUnavailable), errors.Is(err, errUnknown):
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		last = err
+		select {
+		case <-callCtx.Done():
+		case <-changed:
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, 50*time.Millisecond)
+	}
+}
+
+// List implements inventory.Store.
+func (n *Node) List(ctx context.Context, prefix string) (inventory.Listing, error) {
+	var l inventory.Listing
+	err := n.retry(ctx, "listing "+prefix, func(ctx context.Context, m *member) error {
+		if ctx.Value(staleKey{}) == nil {
+			if err := m.catchUp(ctx); err != nil {
+				return err
+			}
+		}
+		l = m.machine.list(prefix)
+		return nil
+	})
+	return l, err
+}
+
+type staleKey struct{}
+
+// Stale asks a List for what this member has, without asking the others: it is
+// of one revision, but others may have seen a later one.
+func Stale(ctx context.Context) context.Context { return context.WithValue(ctx, staleKey{}, true) }
+
+// catchUp returns when every write is applied here that was answered before the
+// call. The error is inventory.ErrUnavailable or ctx's.
+func (m *member) catchUp(ctx context.Context) error {
+	index, err := m.readIndex(ctx)
+	if err != nil {
+		return err
+	}
+	return m.await(ctx, index)
+}
+
+// Watch implements inventory.Store.
+func (n *Node) Watch(ctx context.Context, prefix string, after inventory.Revision, each func(inventory.Batch) error) error {
+	m, err := n.running()
+	if err != nil {
+		return err
+	}
+	lost := m.contact.isLost()
+	select {
+	case <-lost:
+		return errNoLeader
+	default:
+	}
+	if after > m.machine.at() {
+		if err := n.retry(ctx, "watching "+prefix, func(ctx context.Context, m *member) error { return m.catchUp(ctx) }); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(m.ctx, func() { cancel(errClosed) })
+	defer stop()
+	err = m.machine.watch(ctx, prefix, after, each, lost)
+	if errors.Is(err, context.Canceled) && m.ctx.Err() != nil {
+		return errClosed
+	}
+	return err
+}
+
+// Commit implements inventory.Store.
+func (n *Node) Commit(ctx context.Context, txn inventory.Txn) (inventory.Revision, error) {
+	if err := check(txn); err != nil {
+		return 0, err
+	}
+	c := &storev1.Txn{Guards: make([]*storev1.Guard, len(txn.Guards)), Ops: make([]*storev1.Op, len(txn.Ops))}
+	for i, g := range txn.Guards {
+		c.Guards[i] = &storev1.Guard{Key: g.Key, Mod: int64(g.Mod), Created: int64(g.Created)}
+	}
+	for i, op := range txn.Ops {
+		c.Ops[i] = &storev1.Op{Key: op.Key, Value: op.Value, Lease: int64(op.Lease), Delete: op.Delete}
+	}
+	a, err := n.once(ctx, "committing", &storev1.Command{Kind: &storev1.Command_Txn{Txn: c}})
+	return inventory.Revision(a.GetRevision()), err
+}
+
+func check(txn inventory.Txn) error {
+	if len(txn.Ops) > inventory.MaxOps || len(txn.Guards) > inventory.MaxOps {
+		return fmt.Errorf("a transaction of %d operations and %d guards: at most %d of each", len(txn.Ops), len(txn.Guards), inventory.MaxOps)
+	}
+	seen := make(map[string]bool, len(txn.Ops))
+	size := 0
+	for _, op := range txn.Ops {
+		if op.Key == "" || seen[op.Key] {
+			return fmt.Errorf("a transaction names the key %q twice, or it is empty", op.Key)
+		}
+		seen[op.Key] = true
+		size += len(op.Key) + len(op.Value)
+	}
+	if size > maxTxn {
+		return fmt.Errorf("a transaction of %d bytes: at most %d", size, maxTxn)
+	}
+	return nil
+}
+
+// maxTxn is what etcd takes too, by default (--max-request-bytes).
+const maxTxn = 1536 << 10
+
+// Grant implements inventory.Leaser.
+func (n *Node) Grant(ctx context.Context, ttl time.Duration) (inventory.LeaseID, error) {
+	ttl = max(time.Second, (ttl + time.Second - 1).Truncate(time.Second))
+	a, err := n.once(ctx, "granting a lease", &storev1.Command{Kind: &storev1.Command_Grant{Grant: &storev1.Grant{TtlMs: ttl.Milliseconds()}}})
+	return inventory.LeaseID(a.GetLease()), err
+}
+
+// Renew implements inventory.Leaser. Renewals are entries of the log, so that a
+// new leader knows since when a holder is silent.
+func (n *Node) Renew(ctx context.Context, id inventory.LeaseID) error {
+	return n.retry(ctx, "renewing a lease", func(ctx context.Context, m *member) error {
+		lost, err := m.renew(ctx, id)
+		if err == nil && lost {
+			return inventory.ErrLeaseLost
+		}
+		return err
+	})
+}
+
+// Revoke implements inventory.Leaser.
+func (n *Node) Revoke(ctx context.Context, id inventory.LeaseID) error {
+	_, err := n.once(ctx, "revoking a lease", &storev1.Command{Kind: &storev1.Command_Revoke{Revoke: &storev1.Revoke{Lease: int64(id)}}})
+	return err
+}
+
+// contact knows whether there is a leader. lost is closed when there was none
+// for lostAfter, and replaced when there is one again.
+type contact struct {
+	mu   sync.Mutex
+	last time.Time
+	lost chan struct{}
+	gone bool
+}
+
+const lostAfter = 3 * time.Second
+
+func (c *contact) isLost() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lost
+}
+
+func (m *member) watchContact() {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		_, leader := m.raft.LeaderWithID()
+		c := &m.contact
+		c.mu.Lock()
+		switch {
+		case leader != "":
+			c.last = time.Now()
+			if c.gone {
+				c.gone, c.lost = false, make(chan struct{})
+			}
+		case !c.gone && time.Since(c.last) > lostAfter:
+			c.gone = true
+			close(c.lost)
+		}
+		c.mu.Unlock()
+	}
+}
