@@ -247,13 +247,22 @@ type Event struct {
 
 // Meta names the cluster. The first agent writes it, once.
 type Meta struct {
-	UID     string    `json:"uid"` // in the tag of every droplet of this cluster
-	Schema  int       `json:"schema"`
+	UID    string `json:"uid"` // in the tag of every droplet of this cluster
+	Schema int    `json:"schema"`
+	// Moved: the inventory is in another store now, or about to be. Schema is then
+	// one that no doproxy knows, so that an older one keeps its hands off too.
+	Moved   *Move     `json:"moved,omitempty"`
 	Created time.Time `json:"created"`
 	// Rebuilt is when the inventory was begun anew from the cloud's tags.
 	Rebuilt time.Time `json:"rebuilt,omitzero"`
 
 	Mod Revision `json:"-"`
+}
+
+// Move says where an inventory went.
+type Move struct {
+	To string    `json:"to"` // "etcd" or "raft"
+	At time.Time `json:"at"`
 }
 
 // Schema is the version of the records that this program writes.

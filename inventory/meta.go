@@ -24,6 +24,9 @@ func EnsureMeta(ctx context.Context, store Store, keys Keys) (Meta, error) {
 			if err != nil {
 				return Meta{}, err
 			}
+			if m.Moved != nil {
+				return Meta{}, m.moved()
+			}
 			if m.Schema > Schema {
 				return Meta{}, fmt.Errorf("%s: the inventory has schema %d and this doproxy knows %d: install a newer doproxy on this node",
 					kv.Key, m.Schema, Schema)
@@ -40,6 +43,25 @@ func EnsureMeta(ctx context.Context, store Store, keys Keys) (Meta, error) {
 			return Meta{}, err
 		}
 	}
+}
+
+// movedSchema is added to the schema of an inventory that moved.
+const movedSchema = 1_000_000
+
+// PutMoved marks the cluster's record, as read, as moved to another store; or, with
+// an empty name, as back.
+func PutMoved(keys Keys, m Meta, to string, at time.Time) (Guard, Op) {
+	if m.Moved != nil {
+		m.Moved, m.Schema = nil, m.Schema-movedSchema
+	}
+	if to != "" {
+		m.Moved, m.Schema = &Move{To: to, At: at.UTC().Truncate(time.Millisecond)}, m.Schema+movedSchema
+	}
+	return put(keys.Meta(), m.Mod, m)
+}
+
+func (m *Meta) moved() error {
+	return fmt.Errorf("%w to %s at %s: set `store: %[2]s` in doproxy.yml and restart the agent, or see `doproxy store migrate`", ErrMoved, m.Moved.To, m.Moved.At.Format(time.DateTime))
 }
 
 // newUID is short, since it is part of every droplet's tag.

@@ -21,7 +21,12 @@ var ErrSchema = errors.New("the inventory is of a newer doproxy")
 
 // Untrusted says that a mirror's error is about what the store holds, not about
 // reaching it.
-func Untrusted(err error) bool { return errors.Is(err, ErrWiped) || errors.Is(err, ErrSchema) }
+func Untrusted(err error) bool {
+	return errors.Is(err, ErrWiped) || errors.Is(err, ErrSchema) || errors.Is(err, ErrMoved)
+}
+
+// ErrMoved: the inventory is in another store, and what is here is what it was.
+var ErrMoved = errors.New("the inventory moved")
 
 // foreign says why the records of a draft are not this cluster's to act upon, as
 // far as the meta record tells.
@@ -33,6 +38,8 @@ func Foreign(before, now *Meta) error {
 	switch {
 	case before != nil && (now == nil || now.UID != before.UID):
 		return ErrWiped
+	case now != nil && now.Moved != nil:
+		return now.moved()
 	case now != nil && now.Schema > Schema:
 		return fmt.Errorf("%w: it has schema %d and this one knows %d: install a newer doproxy on this node", ErrSchema, now.Schema, Schema)
 	}

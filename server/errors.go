@@ -206,7 +206,7 @@ func settingsChanged(want, have string) error {
 // unreadable is for a change to a record that was set aside.
 func unreadable(key, why string) error {
 	return &problem{code: codes.FailedPrecondition, reason: ReasonRecordUnreadable, subject: key,
-		message: fmt.Sprintf("the record %s cannot be read, and what it says is not known: %s; nothing was changed: mend or delete it with etcdctl, "+
+		message: fmt.Sprintf("the record %s cannot be read, and what it says is not known: %s; nothing was changed: mend or delete it (with etcdctl, if the store is etcd), "+
 			"or install the newer doproxy that wrote it", key, strings.TrimPrefix(why, key+": ")),
 		metadata: map[string]string{"key": key, "error": why}}
 }
@@ -323,7 +323,7 @@ func uncommitted(err error, requestID string) error {
 		mend = "ask again with the same request_id, which is safe: it counts once"
 	}
 	return &problem{code: codes.Unavailable, reason: ReasonOutcomeUnknown, retry: 2 * time.Second, cause: err,
-		message:  "the store (etcd) did not answer in time, and the change may or may not have been made; traffic is not affected: " + mend,
+		message:  "the store did not answer in time, and the change may or may not have been made; traffic is not affected: " + mend,
 		metadata: map[string]string{"request_id": requestID}}
 }
 
@@ -337,7 +337,7 @@ func toStatus(err error) error {
 		return p.GRPCStatus().Err()
 	case errors.Is(err, inventory.ErrUnavailable):
 		p = &problem{code: codes.Unavailable, reason: ReasonStoreUnavailable, retry: 2 * time.Second,
-			message: "the store (etcd) does not answer; traffic is not affected and nothing was changed: try again when it does (doproxy status tells)"}
+			message: "the store does not answer; traffic is not affected and nothing was changed: try again when it does (doproxy status tells)"}
 	case errors.Is(err, inventory.ErrConflict):
 		p = &problem{code: codes.Aborted, reason: ReasonContended, retry: time.Second,
 			message: "others changed the same thing again and again; nothing was changed: try again"}

@@ -36,6 +36,9 @@ func run(ctx context.Context) int {
 	opts := cli.Options{Parse: parse, Format: format}
 	cli.Add(root, opts)
 	root.AddCommand(importCommand(opts), agent.Command(version), dev.Command())
+	if cluster, _, err := root.Find([]string{"cluster"}); err == nil {
+		cluster.AddCommand(agent.RecoverCommand()) // it works on files, not on a server
+	}
 	return cli.Execute(ctx, root)
 }
 

@@ -163,7 +163,7 @@ func TestHAProxyKilled(t *testing.T) {
 // through a HAProxy that dies then; requests are refused with a clear error, and
 // print still answers; work goes on when the members are back.
 func TestEtcdWithoutQuorum(t *testing.T) {
-	c := start(t)
+	c := start(t, "--store", "etcd")
 	c.follows(3)
 	l := startLoad(t, c.Nodes[1:], 100)
 	dead := []*exec.Cmd{c.killEtcd("etcd-1"), c.killEtcd("etcd-2")}
@@ -232,7 +232,7 @@ func (c *cluster) startEtcd(cmd *exec.Cmd) {
 // TestStartWithoutStore: an agent that starts while etcd is away, beside a
 // HAProxy that died too, serves the last inventory that it saw.
 func TestStartWithoutStore(t *testing.T) {
-	c := start(t, "--nodes", "1", "--etcd-members", "1")
+	c := start(t, "--nodes", "1", "--etcd-members", "1", "--store", "etcd")
 	c.follows(3)
 	saved := filepath.Join(filepath.Dir(c.Nodes[0].AgentConfig), "inventory.json")
 	eventually(t, "the inventory is on disk", func() error {
@@ -319,7 +319,7 @@ func TestAmbiguousCreates(t *testing.T) {
 // TestMendedTemplate: a pool whose template DigitalOcean refuses says so, and a
 // mended template is tried at once, whatever hold the refusals had come to.
 func TestMendedTemplate(t *testing.T) {
-	c := start(t, "--nodes", "1", "--etcd-members", "1", "--desired", "1")
+	c := start(t, "--nodes", "1", "--desired", "1")
 	apply := func(key string) {
 		t.Helper()
 		file := filepath.Join(c.dir, "pool.yml")

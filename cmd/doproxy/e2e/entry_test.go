@@ -378,7 +378,7 @@ func ready(n node) error {
 // TestReservedIPv6: an IPv6 address is kept as an IPv4 one is; and an address that
 // cannot be had holds nothing up.
 func TestReservedIPv6(t *testing.T) {
-	c := start(t, "--nodes", "2", "--etcd-members", "1")
+	c := start(t, "--nodes", "2")
 	c.follows(3)
 	first := c.settled(0, c.entry(0))
 	six, _, err := c.api().ReservedIPV6s.Create(t.Context(), &godo.ReservedIPV6CreateRequest{Region: "nyc3"})

@@ -152,7 +152,7 @@ func TestLimits(t *testing.T) {
 
 // TestPause: while paused nothing changes at the cloud; what is asked for waits.
 func TestPause(t *testing.T) {
-	c := start(t, "--nodes", "2", "--etcd-members", "1")
+	c := start(t, "--nodes", "2", "--store", "etcd", "--etcd-members", "1")
 	c.follows(3)
 	c.settled(0, c.entry(0))
 	c.ok(0, "pause", "--reason", "maintenance at DigitalOcean")
@@ -196,7 +196,7 @@ func TestPause(t *testing.T) {
 // TestWipeGuardOfTheLeader: a pool that suddenly wants almost nothing, by no
 // request, keeps what it has until an operator confirms.
 func TestWipeGuardOfTheLeader(t *testing.T) {
-	c := start(t)
+	c := start(t, "--store", "etcd")
 	c.ok(0, "scale", "web=6", "--wait")
 	c.follows(6)
 	l := startLoad(t, c.Nodes, 50)
@@ -225,7 +225,7 @@ func TestWipeGuardOfTheLeader(t *testing.T) {
 // TestDyingDroplets: droplets that never become healthy are made later and later,
 // and then no more, until somebody says so.
 func TestDyingDroplets(t *testing.T) {
-	c := start(t, "--nodes", "1", "--etcd-members", "1", "--desired", "0")
+	c := start(t, "--nodes", "1", "--etcd-members", "1", "--desired", "0", "--store", "etcd")
 	c.ok(0, "apply", "-f", c.file("pool.yml", "name: web\nhostname_prefix: web\nmax: 20\ntemplate: {region: nyc3, size: s-1vcpu-1gb, image: debian-12-x64, ssh_keys: [163420]}\nbackend: {port: 8080, health_path: /health, check_interval: 1s}\n"))
 	c.ok(0, "scale", "web=1")
 	eventually(t, "some are refused", func() error {

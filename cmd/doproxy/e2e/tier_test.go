@@ -238,7 +238,7 @@ func TestManyAtOnce(t *testing.T) {
 
 // TestSupervisorKilled: what a killed `doproxy dev` leaves behind, `--stop` ends.
 func TestSupervisorKilled(t *testing.T) {
-	c := start(t, "--nodes", "2", "--etcd-members", "1", "--desired", "1")
+	c := start(t, "--nodes", "2", "--desired", "1")
 	before := c.pids()
 	kill(t, c.PID, syscall.SIGKILL)
 	c.stop()

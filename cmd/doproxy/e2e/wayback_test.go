@@ -66,7 +66,7 @@ func (c *cluster) untouched() {
 // TestRebuild: etcd is lost for good. Traffic goes on; the inventory is made anew
 // from the tags, for the old uid only, and no droplet is touched.
 func TestRebuild(t *testing.T) {
-	c := start(t)
+	c := start(t, "--store", "etcd")
 	c.ok(0, "scale", "web=5", "--wait")
 	c.follows(5)
 	holder := c.settled(0, c.entry(0))
@@ -138,7 +138,7 @@ func (c *cluster) savedWith(n int) {
 // deleted since, droplets created since, ordinals run back. What serves stays, and
 // no name is used twice.
 func TestOldSnapshot(t *testing.T) {
-	c := start(t)
+	c := start(t, "--store", "etcd")
 	c.follows(3) // web-0 to web-2
 	copyDir := func(from, to string) {
 		t.Helper()
@@ -196,7 +196,7 @@ func TestOldSnapshot(t *testing.T) {
 
 // TestVerify: what was changed behind doproxy's back is found and named.
 func TestVerify(t *testing.T) {
-	c := start(t, "--nodes", "2", "--etcd-members", "1")
+	c := start(t, "--nodes", "2", "--store", "etcd", "--etcd-members", "1")
 	c.follows(3)
 	c.settled(0, c.entry(0))
 	eventually(t, "nothing differs", func() error {
@@ -251,7 +251,7 @@ func TestVerify(t *testing.T) {
 
 // TestBackupAndRestore: what backup wrote, restore and apply take.
 func TestBackupAndRestore(t *testing.T) {
-	c := start(t, "--nodes", "1", "--etcd-members", "1")
+	c := start(t, "--nodes", "1")
 	c.follows(3)
 	c.ok(0, "apply", "-f", c.file("limits.yml", "limits: {droplets: 12, cost_hourly: 1.5}\n"))
 	file := filepath.Join(c.dir, "backup.yml")
@@ -293,7 +293,7 @@ func TestBackupAndRestore(t *testing.T) {
 // one's changes; records that nobody can read, and foreign ones, are set aside and
 // shown; a schema too new is refused with words.
 func TestOtherVersions(t *testing.T) {
-	c := start(t, "--nodes", "2", "--etcd-members", "1")
+	c := start(t, "--nodes", "2", "--etcd-members", "1", "--store", "etcd")
 	c.follows(3)
 	client := c.etcd()
 	later := map[string]any{"from_the_future": map[string]any{"x": 1.0, "list": []any{"a"}}}

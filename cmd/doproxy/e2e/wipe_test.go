@@ -12,7 +12,7 @@ import (
 // TestWipedStore: records vanish from etcd, some or all. Traffic is undisturbed,
 // and not one droplet goes at the cloud.
 func TestWipedStore(t *testing.T) {
-	c := start(t)
+	c := start(t, "--store", "etcd")
 	c.follows(3)
 	before := c.droplets()
 	client, err := clientv3.New(clientv3.Config{Endpoints: c.Etcd})
