@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	hraft "github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 )
 
 // What is in a member's directory.
@@ -106,8 +107,11 @@ func (n *Node) loadPeers() (addresses []string) {
 // disk is the log, the votes and the snapshots of a member.
 type disk struct {
 	log   *wal.WAL
+	meta  *metadb.BoltMetaDB // the log's; it does not close it
 	snaps *hraft.FileSnapshotStore
 }
+
+func (d *disk) close() error { return errors.Join(d.log.Close(), d.meta.Close()) }
 
 const keptSnapshots = 2
 
@@ -120,11 +124,13 @@ func openDisk(dir string, logger hclog.Logger) (*disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	log, err := wal.Open(at, wal.WithLogger(logger), wal.WithSegmentSize(segmentSize))
+	meta := &metadb.BoltMetaDB{}
+	log, err := wal.Open(at, wal.WithLogger(logger), wal.WithSegmentSize(segmentSize), wal.WithMetaStore(meta))
 	if err != nil {
+		err = errors.Join(err, meta.Close())
 		return nil, fmt.Errorf("opening the log in %s: %w; if it stays so, move %s away and join anew with `doproxy cluster join`", at, err, dir)
 	}
-	return &disk{log: log, snaps: snaps}, nil
+	return &disk{log: log, meta: meta, snaps: snaps}, nil
 }
 
 // segmentSize is preallocated for each file of the log: some ten thousand entries.

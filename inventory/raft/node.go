@@ -298,7 +298,7 @@ func (m *member) stop() error {
 	m.peers.close()
 	m.work.Wait()
 	if m.disk != nil {
-		err = errors.Join(err, m.disk.log.Close())
+		err = errors.Join(err, m.disk.close())
 	}
 	return err
 }

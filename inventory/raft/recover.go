@@ -49,7 +49,7 @@ func recovery(dir, address string, logger *slog.Logger) (r Remains, err error) {
 	if err != nil {
 		return r, err
 	}
-	defer func() { err = errors.Join(err, d.log.Close()) }()
+	defer func() { err = errors.Join(err, d.close()) }()
 	n := &Node{opts: Options{Dir: dir, Name: id.Node, snapshotEntries: 8192}, logger: logger}
 	conf := n.config(id, library)
 	_, trans := hraft.NewInmemTransport("")
