@@ -127,8 +127,8 @@ func (s memberService) Register(ctx context.Context, r *storev1.RegisterRequest)
 
 // admit takes a server into the configuration, or its new address.
 func (l *leading) admit(ctx context.Context, r *storev1.RegisterRequest) error {
-	if why := valueOf(l.machine.list(removedPrefix+r.Id), removedPrefix+r.Id); why != nil {
-		return refuse("this member %s: join anew with `doproxy cluster join`", why)
+	if err := l.outcast(r.Id); err != nil {
+		return err
 	}
 	if l.Recovered != nil {
 		return errNoLeader // first it must be known who is out

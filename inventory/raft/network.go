@@ -19,6 +19,7 @@ const (
 	speakRaft   = 'r'
 	speakMember = 'm' // MemberService
 	speakJoin   = 'j' // JoinService: the only one without a certificate
+	outcast     = 'o' // not spoken: what a removed member says is answered apart
 )
 
 // handshakeTimeout bounds what comes before the first byte.
@@ -47,7 +48,7 @@ func listen(address, advertised string, dialer func(context.Context, string) (ne
 		dialer = dialTCP
 	}
 	n := &network{listener: listener, address: advertised, dialer: dialer, closed: make(chan struct{}), queues: map[byte]*queue{}}
-	for _, kind := range []byte{speakRaft, speakMember, speakJoin} {
+	for _, kind := range []byte{speakRaft, speakMember, speakJoin, outcast} {
 		n.queues[kind] = &queue{network: n, conns: make(chan net.Conn)}
 	}
 	return n, nil
@@ -75,7 +76,7 @@ func (n *network) serve() {
 // sort gives a connection to who speaks what it wants.
 func (n *network) sort(conn net.Conn) {
 	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout))
-	known := true
+	known, banned := true, false
 	if n.server != nil {
 		secure := tls.Server(conn, n.server)
 		if secure.Handshake() != nil {
@@ -83,7 +84,7 @@ func (n *network) sort(conn net.Conn) {
 			return
 		}
 		id, ok := pki.Peer(secure.ConnectionState())
-		known = ok && !n.banned(id)
+		known, banned = ok, ok && n.banned(id)
 		conn = secure
 	}
 	var kind [1]byte
@@ -92,8 +93,11 @@ func (n *network) sort(conn net.Conn) {
 		return
 	}
 	_ = conn.SetDeadline(time.Time{})
+	if banned && kind[0] == speakMember {
+		kind[0] = outcast
+	}
 	q := n.queues[kind[0]]
-	if q == nil || !known && kind[0] != speakJoin {
+	if q == nil || !known && kind[0] != speakJoin || banned && kind[0] == speakRaft {
 		conn.Close()
 		return
 	}

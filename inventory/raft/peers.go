@@ -106,17 +106,39 @@ type memberService struct {
 
 // serve answers what comes in by gRPC.
 func (m *member) serve() {
-	members, joins := grpc.NewServer(grpc.MaxRecvMsgSize(4<<20)), grpc.NewServer()
+	members, joins, outcasts := grpc.NewServer(grpc.MaxRecvMsgSize(4<<20)), grpc.NewServer(), grpc.NewServer()
 	storev1.RegisterMemberServiceServer(members, memberService{member: m})
 	storev1.RegisterJoinServiceServer(joins, joinService{member: m})
-	m.servers = []*grpc.Server{members, joins}
+	storev1.RegisterMemberServiceServer(outcasts, outcastService{member: m})
+	m.servers = []*grpc.Server{members, joins, outcasts}
+	m.work.Go(func() { _ = outcasts.Serve(m.network.queues[outcast]) })
 	m.work.Go(func() { _ = members.Serve(m.network.queues[speakMember]) })
 	m.work.Go(func() { _ = joins.Serve(m.network.queues[speakJoin]) })
+}
+
+// outcastService tells members that were removed so, and nothing else.
+type outcastService struct {
+	storev1.UnimplementedMemberServiceServer
+	*member
+}
+
+func (s outcastService) Register(_ context.Context, r *storev1.RegisterRequest) (*storev1.RegisterResponse, error) {
+	return nil, rpcError(s.outcast(r.Id))
+}
+
+// outcast is why a server may not come back; nil if it may.
+func (m *member) outcast(id string) error {
+	if why := valueOf(m.machine.list(removedPrefix+id), removedPrefix+id); why != nil {
+		return refuse("this member %s: join anew with `doproxy cluster join`", why)
+	}
+	return nil
 }
 
 // rpcError is the error of a call between members.
 func rpcError(err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, errNoLeader):
 		return status.Error(codes.FailedPrecondition, notLeading)
 	case errors.Is(err, ErrRefused):

@@ -1,0 +1,115 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// configure changes a node's doproxy.yml.
+func (c *cluster) configure(i int, change func(string) string) {
+	c.t.Helper()
+	file := c.Nodes[i].AgentConfig
+	data, err := os.ReadFile(file)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(change(string(data))), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// The inventory moves from etcd into the agents and back, while clients are served
+// and without a change to any droplet.
+func TestMigrateStore(t *testing.T) {
+	c := start(t, "--store", "etcd", "--etcd-members", "1")
+	before := c.droplets()
+	load := startLoad(t, c.Nodes, 100)
+
+	restart := func(store string) {
+		for i := range c.Nodes {
+			c.killed(i)
+			c.configure(i, func(s string) string {
+				s = strings.Replace(s, "store: etcd\n", "store: "+store+"\n", 1)
+				return strings.Replace(s, "store: raft\n", "store: "+store+"\n", 1)
+			})
+			c.restart(i)
+		}
+	}
+	for i, n := range c.Nodes {
+		host, _, _ := strings.Cut(n.GRPC, ":")
+		c.configure(i, func(s string) string { return s + "\nraft:\n  address: " + host + ":7477\n" })
+	}
+	restart("etcd")
+	eventually(t, "the first node begins the store", func() error {
+		if r := c.run(0, "cluster", "init"); r.code != 0 {
+			return fmt.Errorf("%s", r.stderr)
+		}
+		return nil
+	})
+	for i := 1; i < len(c.Nodes); i++ {
+		token := strings.TrimSpace(c.ok(0, "cluster", "token"))
+		eventually(t, "a node joins", func() error {
+			if r := c.run(i, "cluster", "join", token); r.code != 0 && !strings.Contains(r.stderr, "already") {
+				return fmt.Errorf("%s", r.stderr)
+			}
+			return nil
+		})
+	}
+	for _, way := range [][2]string{{"etcd", "raft"}, {"raft", "etcd"}} {
+		out := c.ok(1, "store", "migrate", "--from", way[0], "--to", way[1], "--yes")
+		t.Log(out)
+		if r := c.run(0, "scale", "web=4"); r.code == 0 {
+			t.Errorf("a request was taken by the store that was left: %s", r.stdout)
+		}
+		restart(way[1])
+		c.follows(3)
+	}
+	c.ok(0, "scale", "web=4", "--wait")
+	load.end()
+	after := c.droplets()
+	if len(after) != len(before)+1 {
+		t.Errorf("droplets: %v, then %v", before, after)
+	}
+}
+
+// Two of three nodes are lost for good: the third goes on alone, and a node joins
+// anew.
+func TestRecoverStore(t *testing.T) {
+	c := start(t)
+	c.savedWith(3)
+	for i := range c.Nodes {
+		c.killed(i)
+	}
+	recovery := func(args ...string) (string, error) {
+		out, err := exec.Command(program(t, "doproxy"), append([]string{"cluster", "recover", "--config", c.Nodes[1].AgentConfig}, args...)...).CombinedOutput()
+		return string(out), err
+	}
+	out, err := recovery()
+	if err != nil || !strings.Contains(out, "WARNING") || !strings.Contains(out, "Nothing was changed") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if out, err = recovery("--yes"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	c.restart(1)
+	eventually(t, "the node goes on alone", func() error {
+		if r := c.run(1, "scale", "web=4", "--wait"); r.code != 0 {
+			return fmt.Errorf("%s%s", r.stdout, r.stderr)
+		}
+		return nil
+	})
+	// One of the others comes back with what it had, and is refused; then it joins.
+	c.restart(0)
+	token := strings.TrimSpace(c.ok(1, "cluster", "token"))
+	eventually(t, "a node joins anew", func() error {
+		if r := c.run(0, "cluster", "join", token); r.code != 0 {
+			return fmt.Errorf("%s", r.stderr)
+		}
+		return nil
+	})
+	c.Nodes = c.Nodes[:2]
+	c.follows(4)
+}
