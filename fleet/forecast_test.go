@@ -130,7 +130,6 @@ func TestPredictComesTrue(t *testing.T) {
 		r := newRig(t, pool("web", 60))
 		defer r.stop()
 		defer r.lead("a", r.store, Settings{})()
-		time.Sleep(time.Second)
 		for _, change := range []func(p *inventory.Pool){
 			func(p *inventory.Pool) { p.Desired = 12 },
 			func(p *inventory.Pool) { p.Desired, p.Release = 7, 5 },
@@ -138,6 +137,8 @@ func TestPredictComesTrue(t *testing.T) {
 			func(p *inventory.Pool) { p.Desired = 50 },
 			func(p *inventory.Pool) { p.Desired, p.Release = 3, 47 },
 		} {
+			time.Sleep(time.Minute) // the leader has written what the last change left to write
+			synctest.Wait()
 			before := r.mirror.State()
 			p := *before.Pools["web"]
 			change(&p)
