@@ -24,7 +24,7 @@ func BenchmarkFailover(b *testing.B) {
 	for _, kind := range []string{"node", "haproxy", "resign"} {
 		b.Run(kind, func(b *testing.B) {
 			wrapper := breakable(b)
-			c := start(b, "--sim-arg=--action-delay=0s", "--haproxy", wrapper.path)
+			c := start(b, "--store", "etcd", "--sim-arg=--action-delay=0s", "--haproxy", wrapper.path)
 			c.follows(3)
 			var took []time.Duration
 			for range failovers {
