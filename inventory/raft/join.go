@@ -126,6 +126,8 @@ func (m *member) begin(conf *hraft.Config, stable hraft.StableStore) error {
 
 // mark writes down that the log has begun.
 func (m *member) mark() {
+	m.identityMu.Lock()
+	defer m.identityMu.Unlock()
 	if m.Begun {
 		return
 	}

@@ -130,7 +130,7 @@ func (l *leading) admit(ctx context.Context, r *storev1.RegisterRequest) error {
 	if err := l.outcast(r.Id); err != nil {
 		return err
 	}
-	if l.Recovered != nil {
+	if len(l.recovered()) > 0 {
 		return errNoLeader // first it must be known who is out
 	}
 	l.admitting.Lock()
@@ -252,15 +252,19 @@ func (l *leading) administer() {
 
 // settle puts into the store what this member had to keep until it led.
 func (l *leading) settle() error {
-	for _, id := range l.Recovered {
+	recovered := l.recovered()
+	for _, id := range recovered {
 		if err := l.change(l.ctx, inventory.Op{Key: removedPrefix + id, Value: []byte("was left out when the store was recovered without it")},
 			inventory.Op{Key: memberPrefix + id, Delete: true}); err != nil {
 			return err
 		}
 	}
-	if l.Recovered != nil {
+	if len(recovered) > 0 {
+		l.identityMu.Lock()
 		l.Recovered = nil
-		if err := writeFiles(l.opts.Dir, l.identity.file()); err != nil {
+		err := writeFiles(l.opts.Dir, l.identity.file())
+		l.identityMu.Unlock()
+		if err != nil {
 			return err
 		}
 	}
@@ -280,6 +284,13 @@ func (l *leading) settle() error {
 		return err
 	}
 	return os.Remove(at)
+}
+
+// recovered are the servers that this member must still see refused.
+func (m *member) recovered() []string {
+	m.identityMu.Lock()
+	defer m.identityMu.Unlock()
+	return m.Recovered
 }
 
 // pilot is what autopilot asks of the store.

@@ -174,14 +174,15 @@ func (n *Node) running() (*member, error) {
 type member struct {
 	*Node
 	*identity
-	machine *machine
-	raft    *hraft.Raft
-	network *network
-	trans   *hraft.NetworkTransport
-	disk    *disk
-	library hclog.Logger
-	peers   peers
-	servers []*grpc.Server
+	identityMu sync.Mutex // of what in identity changes: Founder, Begun, Recovered
+	machine    *machine
+	raft       *hraft.Raft
+	network    *network
+	trans      *hraft.NetworkTransport
+	disk       *disk
+	library    hclog.Logger
+	peers      peers
+	servers    []*grpc.Server
 
 	leading atomic.Pointer[leading]
 	verify  *verifier
