@@ -136,8 +136,8 @@ func (w *workload) client(ctx context.Context, node, id int) {
 		}
 		if out.conflict {
 			delete(seen, in.key)
-			if kv, err := inventory.Get(context.Background(), n, historyKey(in.key)); err == nil {
-				seen[in.key] = kv.Mod
+			if out, err := do(n, request{key: in.key, read: true}); err == nil {
+				seen[in.key] = out.mod
 			}
 		}
 		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)

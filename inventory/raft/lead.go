@@ -98,14 +98,10 @@ func (m *member) enter(ctx context.Context, c *storev1.Command) (a *storev1.Answ
 		return nil, false, err
 	}
 	future := m.raft.Apply(data, time.Second)
-	done := make(chan error, 1)
-	go func() { done <- future.Error() }()
-	select {
-	case err = <-done:
-	case <-ctx.Done():
-		return nil, true, ctx.Err()
-	}
+	err = settled(ctx, future)
 	switch {
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return nil, true, err
 	case err == nil:
 		a, ok := future.Response().(*storev1.Answer)
 		if _, _, broken := m.machine.reached(0); broken != nil || !ok {
@@ -116,6 +112,19 @@ func (m *member) enter(ctx context.Context, c *storev1.Command) (a *storev1.Answ
 		return nil, false, fmt.Errorf("%w: %w", inventory.ErrUnavailable, err)
 	}
 	return nil, true, fmt.Errorf("%w: %w", inventory.ErrUnavailable, err)
+}
+
+// settled waits for what came of a request to the library, which answers none
+// that it still had before it when it was shut down (raft 1.8.0, Raft.Shutdown).
+func settled(ctx context.Context, future hraft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- future.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // propose is enter where this member leads.
@@ -332,7 +341,7 @@ func (v *verifier) run(ctx context.Context) func() {
 			// What is committed now has all that was answered before the question;
 			// that this member leads must hold after.
 			index := v.raft.CommitIndex()
-			err := v.raft.VerifyLeader().Error()
+			err := settled(ctx, v.raft.VerifyLeader())
 			if err != nil {
 				err = fmt.Errorf("%w: %w", errNoLeader, err)
 			}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -334,5 +335,36 @@ func TestAnswerLost(t *testing.T) {
 	<-done
 	if applied < 100 {
 		t.Errorf("only %d of 150 writes were answered", applied)
+	}
+}
+
+// TestCloseUnderRequests: a member that leads closes while it is asked.
+func TestCloseUnderRequests(t *testing.T) {
+	c := newCluster(t, 1)
+	for range 20 {
+		c.leader()
+		n := c.nodes[0]
+		ctx, cancel := context.WithCancel(t.Context())
+		var asking sync.WaitGroup
+		for range 16 {
+			asking.Go(func() {
+				for ctx.Err() == nil {
+					_, _ = n.List(ctx, "/x/")
+				}
+			})
+		}
+		time.Sleep(20 * time.Millisecond)
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			c.restart(0)
+		}()
+		select {
+		case <-closed:
+		case <-time.After(patience):
+			t.Fatal("it does not close")
+		}
+		cancel()
+		asking.Wait()
 	}
 }

@@ -164,10 +164,10 @@ func (l *leading) admit(ctx context.Context, r *storev1.RegisterRequest) error {
 	case present != nil && present.Address == address:
 		return nil
 	case present != nil && present.Suffrage == hraft.Voter:
-		err = l.raft.AddVoter(id, address, 0, l.opts.Timeout).Error()
+		err = settled(ctx, l.raft.AddVoter(id, address, 0, l.opts.Timeout))
 	default:
 		l.logger.Info("a member joins", "node", r.Node, "id", r.Id, "address", r.Address)
-		err = l.raft.AddNonvoter(id, address, 0, l.opts.Timeout).Error()
+		err = settled(ctx, l.raft.AddNonvoter(id, address, 0, l.opts.Timeout))
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", inventory.ErrUnavailable, err)
@@ -224,7 +224,7 @@ func (l *leading) removeServer(ctx context.Context, id hraft.ServerID, why strin
 		inventory.Op{Key: removedPrefix + string(id), Value: []byte(why)},
 		inventory.Op{Key: memberPrefix + string(id), Delete: true})
 	if err == nil {
-		err = l.raft.RemoveServer(id, 0, l.opts.Timeout).Error()
+		err = settled(ctx, l.raft.RemoveServer(id, 0, l.opts.Timeout))
 	}
 	if err != nil && !errors.Is(err, inventory.ErrUnavailable) {
 		err = fmt.Errorf("%w: removing %s: %w", inventory.ErrUnavailable, id, err)
@@ -365,7 +365,7 @@ func (p *pilot) KnownServers() map[hraft.ServerID]*autopilot.Server {
 func (p *pilot) RemoveFailedServer(s *autopilot.Server) {
 	p.logger.Warn("a member that is dead is removed", "node", s.Name, "id", s.ID, "silent_for", p.opts.DeadAfter)
 	go func() {
-		if err := p.raft.RemoveServer(s.ID, 0, p.opts.Timeout).Error(); err != nil {
+		if err := settled(p.ctx, p.raft.RemoveServer(s.ID, 0, p.opts.Timeout)); err != nil {
 			p.logger.Warn("a dead member is not removed yet", "node", s.Name, "error", err)
 		}
 	}()
@@ -568,7 +568,7 @@ func (l *leading) transfer(onlyAble bool) error {
 	}
 	var errs error
 	for _, s := range able {
-		err := l.raft.LeadershipTransferToServer(hraft.ServerID(s.Id), hraft.ServerAddress(s.Address)).Error()
+		err := settled(l.member.ctx, l.raft.LeadershipTransferToServer(hraft.ServerID(s.Id), hraft.ServerAddress(s.Address)))
 		if err == nil {
 			return nil
 		}
