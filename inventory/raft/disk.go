@@ -16,7 +16,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 	hraft "github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
-	"github.com/hashicorp/raft-wal/metadb"
 )
 
 // What is in a member's directory.
@@ -107,7 +106,7 @@ func (n *Node) loadPeers() (addresses []string) {
 // disk is the log, the votes and the snapshots of a member.
 type disk struct {
 	log   *wal.WAL
-	meta  *metadb.BoltMetaDB // the log's; it does not close it
+	meta  *sealer // the log's; it does not close it
 	snaps *hraft.FileSnapshotStore
 }
 
@@ -124,7 +123,7 @@ func openDisk(dir string, logger hclog.Logger) (*disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	meta := &metadb.BoltMetaDB{}
+	meta := &sealer{}
 	log, err := wal.Open(at, wal.WithLogger(logger), wal.WithSegmentSize(segmentSize), wal.WithMetaStore(meta))
 	if err != nil {
 		err = errors.Join(err, meta.Close())

@@ -15,21 +15,21 @@ import (
 	"github.com/doproxy/doproxy/inventory"
 )
 
-// request is one client's, on one key: a read, or a write of value under a guard
+// Request is one client's, on one key: a read, or a write of value under a guard
 // on the version that the client saw last; without guard it is a plain write.
-type request struct {
-	key     int
-	read    bool
-	guarded bool
-	mod     inventory.Revision
-	value   string
+type Request struct {
+	Key     int
+	Read    bool
+	Guarded bool
+	Mod     inventory.Revision
+	Value   string
 }
 
-// outcome is what came of it. Unknown: it may come true at any time, once.
-type outcome struct {
-	unknown, conflict bool
-	value             string
-	mod               inventory.Revision
+// Outcome is what came of it. Unknown: it may come true at any time, once.
+type Outcome struct {
+	Unknown, Conflict bool
+	Value             string
+	Mod               inventory.Revision
 }
 
 // register is one key to porcupine.
@@ -44,7 +44,7 @@ var model = porcupine.NondeterministicModel{
 	Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
 		byKey := map[int][]porcupine.Operation{}
 		for _, op := range history {
-			k := op.Input.(request).key
+			k := op.Input.(Request).Key
 			byKey[k] = append(byKey[k], op)
 		}
 		var parts [][]porcupine.Operation
@@ -55,27 +55,27 @@ var model = porcupine.NondeterministicModel{
 	},
 	Init: func() []any { return []any{register{}} },
 	Step: func(state, input, output any) []any {
-		s, in, out := state.(register), input.(request), output.(outcome)
-		fits := s.mod == in.mod || s.mod == -1
+		s, in, out := state.(register), input.(Request), output.(Outcome)
+		fits := s.mod == in.Mod || s.mod == -1
 		switch {
-		case in.read && out.unknown:
+		case in.Read && out.Unknown:
 			return []any{s}
-		case in.read && (s.value != out.value || s.mod != -1 && s.mod != out.mod):
+		case in.Read && (s.value != out.Value || s.mod != -1 && s.mod != out.Mod):
 			return nil
-		case in.read:
-			return []any{register{out.value, out.mod}}
-		case out.conflict && s.mod == in.mod:
+		case in.Read:
+			return []any{register{out.Value, out.Mod}}
+		case out.Conflict && s.mod == in.Mod:
 			return nil
-		case out.conflict:
+		case out.Conflict:
 			return []any{s}
-		case out.unknown && in.guarded && !fits:
+		case out.Unknown && in.Guarded && !fits:
 			return []any{s}
-		case out.unknown:
-			return []any{s, register{in.value, -1}}
-		case in.guarded && !fits:
+		case out.Unknown:
+			return []any{s, register{in.Value, -1}}
+		case in.Guarded && !fits:
 			return nil
 		}
-		return []any{register{in.value, out.mod}}
+		return []any{register{in.Value, out.Mod}}
 	},
 }
 
@@ -83,6 +83,7 @@ var model = porcupine.NondeterministicModel{
 // follow; check tells what was not as it must be.
 type workload struct {
 	*cluster
+	ask     func(node int, in Request) (Outcome, error)
 	mu      sync.Mutex
 	history []porcupine.Operation
 	acked   int
@@ -94,77 +95,84 @@ const historyKeys = 4
 
 func historyKey(k int) string { return fmt.Sprint("/history/", k) }
 
-func (c *cluster) work(ctx context.Context, perNode int) *workload {
-	w := &workload{cluster: c, began: time.Now()}
-	for i := range c.nodes {
-		for j := range perNode {
-			w.clients.Go(func() { w.client(ctx, i, i*perNode+j) })
-		}
+func (c *cluster) work(ctx context.Context) *workload {
+	w := &workload{cluster: c}
+	w.ask = func(node int, in Request) (Outcome, error) {
+		w.mu.Lock()
+		n := w.nodes[node]
+		w.mu.Unlock()
+		return do(n, in)
 	}
+	w.run(ctx, len(c.nodes))
 	return w
+}
+
+// run has two clients of each node at work.
+func (w *workload) run(ctx context.Context, nodes int) {
+	w.began = time.Now()
+	for id := range 2 * nodes {
+		w.clients.Go(func() { w.client(ctx, id/2, id) })
+	}
 }
 
 func (w *workload) client(ctx context.Context, node, id int) {
 	seen := map[int]inventory.Revision{}
 	for n := 0; ctx.Err() == nil && n < 400; n++ {
-		in := request{key: rand.IntN(historyKeys), read: rand.IntN(3) == 0, guarded: rand.IntN(4) > 0, value: fmt.Sprint(id, "-", n)}
-		in.mod = seen[in.key]
+		in := Request{Key: rand.IntN(historyKeys), Read: rand.IntN(3) == 0, Guarded: rand.IntN(4) > 0, Value: fmt.Sprint(id, "-", n)}
+		in.Mod = seen[in.Key]
 		call := time.Since(w.began)
-		w.mu.Lock()
-		n := w.nodes[node]
-		w.mu.Unlock()
-		out, err := do(n, in)
+		out, err := w.ask(node, in)
 		back := int64(time.Since(w.began))
 		if err != nil {
 			w.Errorf("%+v: %v", in, err)
 			return
 		}
-		if out.unknown {
+		if out.Unknown {
 			back = 1 << 60
-		} else if !out.conflict {
-			seen[in.key] = out.mod
+		} else if !out.Conflict {
+			seen[in.Key] = out.Mod
 		}
 		w.mu.Lock()
 		w.history = append(w.history, porcupine.Operation{ClientId: id, Input: in, Output: out, Call: int64(call), Return: back})
-		if !out.unknown && !out.conflict && !in.read {
+		if !out.Unknown && !out.Conflict && !in.Read {
 			w.acked++
 		}
 		w.mu.Unlock()
-		if out.unknown {
+		if out.Unknown {
 			// To porcupine a client has one request at a time.
 			id += 1000
 		}
-		if out.conflict {
-			delete(seen, in.key)
-			if out, err := do(n, request{key: in.key, read: true}); err == nil {
-				seen[in.key] = out.mod
+		if out.Conflict {
+			delete(seen, in.Key)
+			if out, err := w.ask(node, Request{Key: in.Key, Read: true}); err == nil {
+				seen[in.Key] = out.Mod
 			}
 		}
 		time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
 	}
 }
 
-func do(n *Node, in request) (outcome, error) {
+func do(n *Node, in Request) (Outcome, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	var out outcome
+	var out Outcome
 	var err error
-	if in.read {
+	if in.Read {
 		var kv inventory.KV
-		kv, err = inventory.Get(ctx, n, historyKey(in.key))
-		out.value, out.mod = string(kv.Value), kv.Mod
+		kv, err = inventory.Get(ctx, n, historyKey(in.Key))
+		out.Value, out.Mod = string(kv.Value), kv.Mod
 	} else {
-		txn := inventory.Txn{Ops: []inventory.Op{{Key: historyKey(in.key), Value: []byte(in.value)}}}
-		if in.guarded {
-			txn.Guards = []inventory.Guard{{Key: historyKey(in.key), Mod: in.mod}}
+		txn := inventory.Txn{Ops: []inventory.Op{{Key: historyKey(in.Key), Value: []byte(in.Value)}}}
+		if in.Guarded {
+			txn.Guards = []inventory.Guard{{Key: historyKey(in.Key), Mod: in.Mod}}
 		}
-		out.mod, err = n.Commit(ctx, txn)
+		out.Mod, err = n.Commit(ctx, txn)
 	}
 	switch {
 	case errors.Is(err, inventory.ErrConflict):
-		return outcome{conflict: true}, nil
+		return Outcome{Conflict: true}, nil
 	case errors.Is(err, inventory.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
-		return outcome{unknown: true}, nil
+		return Outcome{Unknown: true}, nil
 	}
 	return out, err
 }
@@ -305,7 +313,7 @@ func TestHistories(t *testing.T) {
 			})
 			ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
 			defer cancel()
-			w := c.work(ctx, 2)
+			w := c.work(ctx)
 			var followers []*follower
 			followCtx, stop := context.WithCancel(t.Context())
 			defer stop()

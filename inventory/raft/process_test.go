@@ -1,0 +1,379 @@
+package raft
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/rpc"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A member as a process of its own is this test binary again.
+const memberEnv = "DOPROXY_TEST_MEMBER"
+
+func TestMain(m *testing.M) {
+	if options := os.Getenv(memberEnv); options != "" {
+		if err := runMember(options); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+type memberOptions struct {
+	Dir, Name, Address, Socket string
+	SnapshotEntries            uint64
+}
+
+func runMember(options string) error {
+	var o memberOptions
+	if err := json.Unmarshal([]byte(options), &o); err != nil {
+		return err
+	}
+	logs := io.Discard
+	if os.Getenv("DOPROXY_TEST_LOG") != "" {
+		logs = os.Stderr
+	}
+	n, err := Open(Options{
+		Dir: o.Dir, Name: o.Name, Address: o.Address, Plain: true, Version: "test",
+		Logger:          slog.New(slog.NewTextHandler(logs, nil)).With("node", o.Name),
+		snapshotEntries: o.SnapshotEntries, stabilize: 100 * time.Millisecond,
+	})
+	if err != nil {
+		return err
+	}
+	if err := rpc.RegisterName("Remote", &Remote{n}); err != nil {
+		return err
+	}
+	_ = os.Remove(o.Socket)
+	l, err := net.Listen("unix", o.Socket)
+	if err != nil {
+		return err
+	}
+	rpc.Accept(l)
+	return nil
+}
+
+// Remote is what a process's test asks of its member.
+type Remote struct{ n *Node }
+
+// None is nothing.
+type None struct{}
+
+func (r *Remote) Do(in Request, out *Outcome) (err error) {
+	*out, err = do(r.n, in)
+	return err
+}
+
+func (r *Remote) Form(token string, _ *None) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if token == "" {
+		_, err = r.n.Init(ctx)
+		return err
+	}
+	return r.n.Join(ctx, token)
+}
+
+func (r *Remote) Token(_ None, token *string) (err error) {
+	*token, _, err = r.n.Token(context.Background(), time.Hour)
+	return err
+}
+
+func (r *Remote) StepDown(_ None, _ *None) error { return r.n.StepDown(context.Background()) }
+
+func (r *Remote) Leads(_ None, leads *bool) error {
+	m := r.n.member.Load()
+	*leads = m != nil && m.leading.Load() != nil
+	return nil
+}
+
+// Holds counts the keys that this member has.
+func (r *Remote) Holds(prefix string, count *int) error {
+	l, err := r.n.List(Stale(context.Background()), prefix)
+	*count = len(l.KVs)
+	return err
+}
+
+func (r *Remote) Healthy(_ None, voters *int) error {
+	all, err := r.n.Members(context.Background())
+	for _, m := range all.Members {
+		if m.Voter && m.Healthy {
+			*voters++
+		}
+	}
+	return err
+}
+
+func (r *Remote) Snapshot(_ None, took *time.Duration) error {
+	at := time.Now()
+	err := r.n.member.Load().raft.Snapshot().Error()
+	*took = time.Since(at)
+	return err
+}
+
+// process is a member of its own process.
+type process struct {
+	memberOptions
+	t   testing.TB
+	cmd *exec.Cmd
+
+	mu     sync.Mutex
+	client *rpc.Client
+}
+
+func newProcess(t testing.TB, i int, change ...func(*memberOptions)) *process {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "dpr") // short, for the socket's path
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := fmt.Sprint("lb", i+1)
+	p := &process{t: t, memberOptions: memberOptions{
+		Dir: filepath.Join(dir, name), Name: name, Address: freeAddress(t), Socket: filepath.Join(dir, "s"),
+	}}
+	for _, change := range change {
+		change(&p.memberOptions)
+	}
+	t.Cleanup(func() {
+		p.kill()
+		os.RemoveAll(dir)
+	})
+	p.start()
+	return p
+}
+
+// start returns when the member answers.
+func (p *process) start() {
+	p.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	options, err := json.Marshal(p.memberOptions)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.cmd = exec.Command(self)
+	p.cmd.Env = append(os.Environ(), memberEnv+"="+string(options))
+	p.cmd.Stdout, p.cmd.Stderr = os.Stdout, os.Stderr
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	_ = os.Remove(p.Socket)
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	eventually(p.t, p.Name+" answers", func() error {
+		client, err := rpc.Dial("unix", p.Socket)
+		if err == nil {
+			p.mu.Lock()
+			p.client = client
+			p.mu.Unlock()
+		}
+		return err
+	})
+}
+
+// kill ends it at once, SIGKILL.
+func (p *process) kill() {
+	if p.cmd == nil || p.cmd.Process == nil {
+		return
+	}
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+	p.cmd = nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.client != nil {
+		p.client.Close()
+	}
+}
+
+func (p *process) signal(s os.Signal) { _ = p.cmd.Process.Signal(s) }
+
+func (p *process) call(method string, in, out any) error {
+	p.mu.Lock()
+	client := p.client
+	p.mu.Unlock()
+	return client.Call("Remote."+method, in, out)
+}
+
+func eventually(t testing.TB, what string, try func() error) {
+	t.Helper()
+	var err error
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if err = try(); err == nil {
+			return
+		}
+	}
+	t.Fatalf("%s: %v", what, err)
+}
+
+// processes is a store of some.
+type processes []*process
+
+func newProcesses(t testing.TB, change ...func(*memberOptions)) processes {
+	t.Helper()
+	var all processes
+	for i := range 3 {
+		all = append(all, newProcess(t, i, change...))
+	}
+	all.form(t, func() (token string, err error) { return token, all[0].call("Token", None{}, &token) })
+	return all
+}
+
+// form makes them one store, by tokens of the first of them or of another that
+// began it.
+func (all processes) form(t testing.TB, token func() (string, error)) {
+	t.Helper()
+	for i, p := range all {
+		var with string
+		if i > 0 {
+			eventually(t, "a token", func() (err error) {
+				with, err = token()
+				return err
+			})
+		}
+		if err := p.call("Form", with, &None{}); err != nil {
+			t.Fatal(err)
+		}
+		all[:i+1].healthy(t, i+1)
+	}
+}
+
+// healthy waits until so many vote and keep up.
+func (all processes) healthy(t testing.TB, want int) {
+	t.Helper()
+	eventually(t, fmt.Sprint(want, " healthy voters"), func() error {
+		got := 0
+		if err := all[0].call("Healthy", None{}, &got); err != nil {
+			return err
+		}
+		if got != want {
+			return fmt.Errorf("there are %d", got)
+		}
+		return nil
+	})
+}
+
+// leader is the first that says that it leads; -1 without.
+func (all processes) leader() int {
+	for i, p := range all {
+		var leads bool
+		if p.cmd != nil && p.call("Leads", None{}, &leads) == nil && leads {
+			return i
+		}
+	}
+	return -1
+}
+
+// TestKilled is TestHistories with processes of their own, which are killed
+// or stopped for a while.
+func TestKilled(t *testing.T) {
+	pause := func(d time.Duration) { time.Sleep(d) }
+	days := map[string]func(all processes, round int){
+		"any member is killed": func(all processes, round int) {
+			all[round%3].kill()
+			pause(300 * time.Millisecond)
+			all[round%3].start()
+		},
+		"two of three are killed": func(all processes, round int) {
+			all[round%3].kill()
+			all[(round+1)%3].kill()
+			pause(800 * time.Millisecond)
+			all[round%3].start()
+			all[(round+1)%3].start()
+		},
+		"all are killed": func(all processes, _ int) {
+			for _, p := range all {
+				p.kill()
+			}
+			for _, p := range all {
+				p.start()
+			}
+		},
+		"the leader is slow": func(all processes, round int) {
+			p := all[max(0, all.leader())]
+			for range 3 {
+				p.signal(syscall.SIGSTOP)
+				pause(time.Duration(300+300*(round%4)) * time.Millisecond)
+				p.signal(syscall.SIGCONT)
+				pause(50 * time.Millisecond)
+			}
+		},
+		"a follower is slow": func(all processes, _ int) {
+			p := all[(all.leader()+1)%3]
+			p.signal(syscall.SIGSTOP)
+			pause(1500 * time.Millisecond)
+			p.signal(syscall.SIGCONT)
+		},
+		"snapshots are interrupted": func(all processes, round int) {
+			pause(time.Duration(round*37%200) * time.Millisecond)
+			all[round%3].kill()
+			all[round%3].start()
+		},
+	}
+	for name, day := range days {
+		t.Run(name, func(t *testing.T) {
+			all := newProcesses(t, func(o *memberOptions) {
+				if name[0] == 's' {
+					o.SnapshotEntries = 10
+				}
+			})
+			w := &workload{cluster: &cluster{T: t}, ask: all.ask}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			w.run(ctx, 3)
+			for round := 0; ctx.Err() == nil; round++ {
+				day(all, round)
+				pause(700 * time.Millisecond)
+			}
+			w.check()
+			all.same(t)
+		})
+	}
+}
+
+// ask has a member do a request. Without an answer it may have been done.
+func (all processes) ask(i int, in Request) (Outcome, error) {
+	var out Outcome
+	err := all[i].call("Do", in, &out)
+	if _, answered := err.(rpc.ServerError); err != nil && !answered {
+		time.Sleep(10 * time.Millisecond)
+		return Outcome{Unknown: true}, nil
+	}
+	return out, err
+}
+
+// same waits until every member has every key.
+func (all processes) same(t *testing.T) {
+	t.Helper()
+	all.healthy(t, 3)
+	for key := range historyKeys {
+		var want Outcome
+		for i := range all {
+			eventually(t, fmt.Sprint(all[i].Name, " has what the others have"), func() error {
+				out, err := all.ask(i, Request{Key: key, Read: true})
+				if err != nil || out.Unknown {
+					return fmt.Errorf("no answer: %w", err)
+				}
+				if i == 0 {
+					want = out
+				} else if out != want {
+					t.Fatalf("%s has %+v, %s has %+v", all[i].Name, out, all[0].Name, want)
+				}
+				return nil
+			})
+		}
+	}
+}
