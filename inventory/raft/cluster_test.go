@@ -140,17 +140,7 @@ func (c *cluster) voters(want int) {
 
 func (c *cluster) eventually(what string, try func() error) {
 	c.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		err := try()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			c.Fatalf("%s: %v", what, err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	eventually(c.T, what, try)
 }
 
 // connect dials unless the two are cut off from each other.

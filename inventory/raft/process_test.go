@@ -56,7 +56,6 @@ func runMember(options string) error {
 	if err := rpc.RegisterName("Remote", &Remote{n}); err != nil {
 		return err
 	}
-	_ = os.Remove(o.Socket)
 	l, err := net.Listen("unix", o.Socket)
 	if err != nil {
 		return err
@@ -91,19 +90,10 @@ func (r *Remote) Token(_ None, token *string) (err error) {
 	return err
 }
 
-func (r *Remote) StepDown(_ None, _ *None) error { return r.n.StepDown(context.Background()) }
-
 func (r *Remote) Leads(_ None, leads *bool) error {
 	m := r.n.member.Load()
 	*leads = m != nil && m.leading.Load() != nil
 	return nil
-}
-
-// Holds counts the keys that this member has.
-func (r *Remote) Holds(prefix string, count *int) error {
-	l, err := r.n.List(Stale(context.Background()), prefix)
-	*count = len(l.KVs)
-	return err
 }
 
 func (r *Remote) Healthy(_ None, voters *int) error {
@@ -113,13 +103,6 @@ func (r *Remote) Healthy(_ None, voters *int) error {
 			*voters++
 		}
 	}
-	return err
-}
-
-func (r *Remote) Snapshot(_ None, took *time.Duration) error {
-	at := time.Now()
-	err := r.n.member.Load().raft.Snapshot().Error()
-	*took = time.Since(at)
 	return err
 }
 
@@ -228,27 +211,17 @@ func newProcesses(t testing.TB, change ...func(*memberOptions)) processes {
 	for i := range 3 {
 		all = append(all, newProcess(t, i, change...))
 	}
-	all.form(t, func() (token string, err error) { return token, all[0].call("Token", None{}, &token) })
-	return all
-}
-
-// form makes them one store, by tokens of the first of them or of another that
-// began it.
-func (all processes) form(t testing.TB, token func() (string, error)) {
-	t.Helper()
 	for i, p := range all {
-		var with string
+		var token string
 		if i > 0 {
-			eventually(t, "a token", func() (err error) {
-				with, err = token()
-				return err
-			})
+			eventually(t, "a token", func() error { return all[0].call("Token", None{}, &token) })
 		}
-		if err := p.call("Form", with, &None{}); err != nil {
+		if err := p.call("Form", token, &None{}); err != nil {
 			t.Fatal(err)
 		}
 		all[:i+1].healthy(t, i+1)
 	}
+	return all
 }
 
 // healthy waits until so many vote and keep up.

@@ -19,7 +19,8 @@ import (
 // again (hashicorp/raft-wal#31). Here such a segment gets its index first.
 //
 // That is written to a copy beside it, which takes the segment's place once the
-// metadata says so; Load ends what a crash cut short.
+// metadata says so; Load ends what a crash cut short. A copy is named by the
+// start of its index: one that the metadata does not name was never meant to be.
 type sealer struct {
 	metadb.BoltMetaDB
 	dir    string
@@ -37,10 +38,8 @@ func (s *sealer) Load(dir string) (types.PersistentState, error) {
 		return state, err
 	}
 	for _, info := range state.Segments {
-		if !info.SealTime.IsZero() && info.IndexStart != 0 {
-			if err := s.place(info); err != nil {
-				return state, err
-			}
+		if err := s.place(info); err != nil {
+			return state, err
 		}
 	}
 	if err := os.RemoveAll(filepath.Join(dir, sealDir)); err != nil {
@@ -77,6 +76,7 @@ func (s *sealer) CommitState(state types.PersistentState) error {
 					return fmt.Errorf("sealing a segment of the log: %w", err)
 				}
 				s.sealed[info.ID] = at
+				info.IndexStart = at
 				placing = append(placing, info)
 			}
 			info.IndexStart = s.sealed[info.ID]
@@ -114,21 +114,28 @@ func (s *sealer) seal(info types.SegmentInfo) (indexStart uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, w.Close()) }()
-	if err := w.Append([]types.LogEntry{{Index: w.LastIndex() + 1, Data: []byte("end")}}); err != nil {
-		return 0, err
+	err = w.Append([]types.LogEntry{{Index: w.LastIndex() + 1, Data: []byte("end")}})
+	var sealed bool
+	if err == nil {
+		sealed, info.IndexStart, err = w.Sealed()
 	}
-	sealed, indexStart, err := w.Sealed()
 	if err == nil && !sealed {
 		err = errors.New("it has no index")
 	}
-	return indexStart, err
+	if err = errors.Join(err, w.Close()); err != nil {
+		return 0, err
+	}
+	err = os.Rename(filepath.Join(dir, name), s.copyOf(info))
+	return info.IndexStart, errors.Join(err, syncDir(dir), syncDir(s.dir))
+}
+
+func (s *sealer) copyOf(info types.SegmentInfo) string {
+	return filepath.Join(s.dir, sealDir, fmt.Sprintf("%s.%d", segment.FileName(info), info.IndexStart))
 }
 
 // place puts the copy of a segment, if there is one, where the segment is.
 func (s *sealer) place(info types.SegmentInfo) error {
-	name := segment.FileName(info)
-	err := os.Rename(filepath.Join(s.dir, sealDir, name), filepath.Join(s.dir, name))
+	err := os.Rename(s.copyOf(info), filepath.Join(s.dir, segment.FileName(info)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -7,26 +7,30 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	hraft "github.com/hashicorp/raft"
+	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
+	"github.com/hashicorp/raft-wal/types"
 )
 
 // TestSealedWithoutIndex: entries that a new leader had deleted from the end of
-// the log do not keep a member from starting again.
+// the log do not keep a member from starting again, wherever it was stopped.
 func TestSealedWithoutIndex(t *testing.T) {
-	dir := t.TempDir()
-	open := func() *disk {
+	must := func(err error) {
 		t.Helper()
-		d, err := openDisk(dir, hclog.NewNullLogger())
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	open := func(dir string) *disk {
+		t.Helper()
+		d, err := openDisk(dir, hclog.NewNullLogger())
+		must(err)
 		return d
 	}
-	store := func(d *disk, from, to uint64, term uint64) {
+	store := func(log hraft.LogStore, from, to, term uint64) {
 		t.Helper()
 		for i := from; i <= to; i++ {
-			if err := d.log.StoreLog(&hraft.Log{Index: i, Term: term, Data: []byte{byte(i)}}); err != nil {
-				t.Fatal(err)
-			}
+			must(log.StoreLog(&hraft.Log{Index: i, Term: term, Data: []byte{byte(i)}}))
 		}
 	}
 	has := func(d *disk, terms ...uint64) {
@@ -42,38 +46,83 @@ func TestSealedWithoutIndex(t *testing.T) {
 			}
 		}
 	}
-	d := open()
-	store(d, 1, 5, 1)
-	if err := d.log.DeleteRange(4, 5); err != nil {
-		t.Fatal(err)
+
+	t.Run("reopened", func(t *testing.T) {
+		dir := t.TempDir()
+		d := open(dir)
+		store(d.log, 1, 5, 1)
+		must(d.log.DeleteRange(4, 5))
+		has(d, 1, 1, 1)
+		store(d.log, 4, 6, 2)
+		must(d.log.DeleteRange(6, 6))
+		store(d.log, 6, 7, 3)
+		for term := uint64(4); term < 6; term++ {
+			must(d.close())
+			d = open(dir)
+			store(d.log, term+4, term+4, term)
+		}
+		has(d, 1, 1, 1, 2, 2, 3, 3, 4, 5)
+		must(d.close())
+	})
+
+	// first is the segment that entries are deleted of.
+	const first = "00000000000000000001-0000000000000000.wal"
+	cut := func(dir string) (before []byte, d *disk) {
+		d = open(dir)
+		store(d.log, 1, 5, 1)
+		before, err := os.ReadFile(filepath.Join(dir, walDir, first))
+		must(err)
+		must(d.log.DeleteRange(4, 5))
+		return before, d
 	}
-	has(d, 1, 1, 1)
-	store(d, 4, 6, 2)
-	if err := d.log.DeleteRange(6, 6); err != nil {
-		t.Fatal(err)
+	t.Run("stopped before the copy was in its place", func(t *testing.T) {
+		dir := t.TempDir()
+		before, d := cut(dir)
+		at := filepath.Join(dir, walDir, first)
+		copied := d.meta.copyOf(firstSegment(t, d))
+		must(d.close())
+		must(os.MkdirAll(filepath.Dir(copied), 0o700))
+		must(os.Rename(at, copied))
+		must(os.WriteFile(at, before, 0o600))
+		d = open(dir)
+		has(d, 1, 1, 1)
+		must(d.close())
+	})
+	t.Run("a copy that was never meant to be", func(t *testing.T) {
+		dir := t.TempDir()
+		before, d := cut(dir)
+		info := firstSegment(t, d)
+		info.IndexStart += 8
+		copied := d.meta.copyOf(info)
+		must(d.close())
+		must(os.MkdirAll(filepath.Dir(copied), 0o700))
+		must(os.WriteFile(copied, before, 0o600))
+		d = open(dir)
+		has(d, 1, 1, 1)
+		must(d.close())
+	})
+	t.Run("left by the library alone", func(t *testing.T) {
+		dir := t.TempDir()
+		at := filepath.Join(dir, walDir)
+		must(os.MkdirAll(at, 0o700))
+		meta := &metadb.BoltMetaDB{}
+		log, err := wal.Open(at, wal.WithSegmentSize(segmentSize), wal.WithMetaStore(meta))
+		must(err)
+		store(log, 1, 5, 1)
+		must(log.DeleteRange(4, 5))
+		must(log.Close())
+		must(meta.Close())
+		d := open(dir)
+		has(d, 1, 1, 1)
+		must(d.close())
+	})
+}
+
+func firstSegment(t *testing.T, d *disk) types.SegmentInfo {
+	t.Helper()
+	state, err := d.meta.BoltMetaDB.Load(d.meta.dir)
+	if err != nil || len(state.Segments) == 0 {
+		t.Fatalf("%d segments: %v", len(state.Segments), err)
 	}
-	store(d, 6, 7, 3)
-	has(d, 1, 1, 1, 2, 2, 3, 3)
-	if err := d.close(); err != nil {
-		t.Fatal(err)
-	}
-	// A copy that was never meant to be is forgotten.
-	stray := filepath.Join(dir, walDir, sealDir)
-	if err := os.MkdirAll(stray, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(stray, "x.wal"), []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	d = open()
-	has(d, 1, 1, 1, 2, 2, 3, 3)
-	store(d, 8, 8, 4)
-	if err := d.close(); err != nil {
-		t.Fatal(err)
-	}
-	d = open()
-	has(d, 1, 1, 1, 2, 2, 3, 3, 4)
-	if err := d.close(); err != nil {
-		t.Fatal(err)
-	}
+	return state.Segments[0]
 }
