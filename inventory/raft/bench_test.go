@@ -16,6 +16,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"github.com/doproxy/doproxy/inventory"
 	"github.com/doproxy/doproxy/inventory/etcd"
@@ -70,7 +71,7 @@ func newContest(b *testing.B) *contest {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { c.store.Close() })
-	if c.direct, err = clientv3.New(clientv3.Config{Endpoints: c.etcd.Endpoints}); err != nil {
+	if c.direct, err = clientv3.New(clientv3.Config{Endpoints: c.etcd.Endpoints, Logger: zap.NewNop()}); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { c.direct.Close() })

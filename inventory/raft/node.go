@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -66,7 +67,17 @@ const (
 	electionTimeout  = 500 * time.Millisecond
 	leaderLease      = 400 * time.Millisecond
 	commitTimeout    = 25 * time.Millisecond
+
+	// A follower stands for election when the leader was silent for standAfter,
+	// and a random part of standWithin, so that two seldom do so at once.
+	standAfter  = 600 * time.Millisecond
+	standWithin = 150 * time.Millisecond
 )
+
+// defaultSnapshotEntries is how much of the log a member that starts does again,
+// about; that takes some 20 µs an entry. Members that were away for no more
+// than five times as much need no snapshot.
+const defaultSnapshotEntries = 2048
 
 // Node is this process's part in the store: an inventory.Store and Leaser, and a
 // member of the cluster that keeps it. Until it belongs to one, its calls fail
@@ -107,7 +118,7 @@ func Open(opts Options) (*Node, error) {
 		opts.DeadAfter = DefaultDeadAfter
 	}
 	if opts.snapshotEntries == 0 {
-		opts.snapshotEntries = 8192
+		opts.snapshotEntries = defaultSnapshotEntries
 	}
 	if opts.stabilize == 0 {
 		opts.stabilize = 3 * time.Second
@@ -239,7 +250,7 @@ func (n *Node) start(id *identity) (err error) {
 	}
 	m.verify = newVerifier(m.raft)
 	m.serve()
-	for _, work := range []func(){m.network.serve, m.leadWhenElected, m.watchContact, m.register, m.verify.run(m.ctx)} {
+	for _, work := range []func(){m.network.serve, m.leadWhenElected, m.watchContact, m.noticeSilence, m.register, m.verify.run(m.ctx)} {
 		m.work.Go(work)
 	}
 	n.member.Store(m)
@@ -253,9 +264,10 @@ func (n *Node) config(id *identity, logger hclog.Logger) *hraft.Config {
 	c.LocalID = hraft.ServerID(id.ID)
 	c.HeartbeatTimeout, c.ElectionTimeout = heartbeatTimeout, electionTimeout
 	c.LeaderLeaseTimeout, c.CommitTimeout = leaderLease, commitTimeout
-	c.SnapshotThreshold, c.TrailingLogs = n.opts.snapshotEntries, n.opts.snapshotEntries+n.opts.snapshotEntries/4
-	c.SnapshotInterval = 30 * time.Second
-	if n.opts.snapshotEntries < 1000 {
+	c.SnapshotThreshold, c.TrailingLogs = n.opts.snapshotEntries, 5*defaultSnapshotEntries
+	c.SnapshotInterval = 10 * time.Second
+	if n.opts.snapshotEntries < defaultSnapshotEntries { // a test
+		c.TrailingLogs = n.opts.snapshotEntries + n.opts.snapshotEntries/4
 		c.SnapshotInterval = 200 * time.Millisecond
 	}
 	c.BatchApplyCh = true
@@ -527,5 +539,38 @@ func (m *member) watchContact() {
 			close(c.lost)
 		}
 		c.mu.Unlock()
+	}
+}
+
+// noticeSilence has the library look whether the leader is silent when it may
+// be. By itself it looks at times of its own, which on average is as long again
+// as heartbeatTimeout; and it takes two that have noticed to elect another.
+func (m *member) noticeSilence() {
+	var last time.Time
+	wait, limit := standAfter, standAfter
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		if at := m.raft.LastContact(); at != last {
+			last, limit = at, standAfter+rand.N(standWithin)
+		}
+		if wait = limit - time.Since(last); wait > 0 {
+			continue
+		}
+		wait = standAfter
+		if last.IsZero() || m.raft.State() != hraft.Follower {
+			continue
+		}
+		// A follower looks at once when its heartbeatTimeout is made shorter.
+		c := m.raft.ReloadableConfig()
+		for _, change := range []time.Duration{-1, 1} {
+			c.HeartbeatTimeout += change
+			if err := m.raft.ReloadConfig(c); err != nil {
+				m.logger.Debug("the store's clocks stay as they are", "error", err)
+			}
+		}
 	}
 }

@@ -50,7 +50,7 @@ func recovery(dir, address string, logger *slog.Logger) (r Remains, err error) {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	n := &Node{opts: Options{Dir: dir, Name: id.Node, snapshotEntries: 8192}, logger: logger}
+	n := &Node{opts: Options{Dir: dir, Name: id.Node, snapshotEntries: defaultSnapshotEntries}, logger: logger}
 	conf := n.config(id, library)
 	_, trans := hraft.NewInmemTransport("")
 
