@@ -31,7 +31,7 @@ test: haproxy build bin/protoc-gen-go bin/protoc-gen-go-grpc bin/grpcurl
 	  $(GO) test -timeout 40m ./...
 
 bench: haproxy build
-	DOPROXY_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m -v ./cmd/doproxy/e2e
+	DOPROXY_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m -v ./inventory/raft ./cmd/doproxy/e2e
 
 # The tools have modules of their own, so that go.mod holds only what doproxy needs.
 bin/etcd: tools/etcd/go.sum
