@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -22,6 +23,7 @@ import (
 	"github.com/doproxy/doproxy/inventory"
 	"github.com/doproxy/doproxy/inventory/etcd"
 	"github.com/doproxy/doproxy/inventory/inventorytest"
+	"github.com/doproxy/doproxy/inventory/raft"
 )
 
 // changes is how many each row measures.
@@ -40,29 +42,37 @@ func BenchmarkPropagation(b *testing.B) {
 			slices.Sort(took)
 			fmt.Printf("%-10d %-34s %8.1f %8.1f %8.1f\n", servers, name, ms(took[len(took)/2]), ms(took[(len(took)*99+99)/100-1]), ms(took[len(took)-1]))
 		}
-		b.Run(fmt.Sprintf("one-node-%d", servers), func(b *testing.B) {
-			one := newTierOnEtcd(b, servers, 1)
-			row("floor: runtime socket", one.floor(changes))
-			row("doproxy, one node", one.propagate(changes))
-			row("haproxy -c and reload", one.reloads(changes/5))
-		})
-		b.Run(fmt.Sprintf("three-nodes-%d", servers), func(b *testing.B) {
-			row("doproxy, last of three nodes", newTierOnEtcd(b, servers, 3).propagate(changes))
-		})
+		for _, store := range stores {
+			b.Run(fmt.Sprintf("one-node-%d-%s", servers, store), func(b *testing.B) {
+				one := newTier(b, store, servers, 1)
+				row("doproxy, one node, "+store, one.propagate(changes))
+				if store == config.StoreEtcd { // the same for both
+					row("floor: runtime socket", one.floor(changes))
+					row("haproxy -c and reload", one.reloads(changes/5))
+				}
+			})
+			b.Run(fmt.Sprintf("three-nodes-%d-%s", servers, store), func(b *testing.B) {
+				row("doproxy, last of three nodes, "+store, newTier(b, store, servers, 3).propagate(changes))
+			})
+		}
 	}
 }
+
+var stores = []string{config.StoreEtcd, config.StoreRaft}
 
 // BenchmarkAgent measures what an agent uses: CPU a change, with the programs
 // that it runs, and CPU and memory at rest.
 func BenchmarkAgent(b *testing.B) {
-	fmt.Printf("%-10s %22s %16s %14s\n", "servers", "CPU a change (ms)", "at rest (% core)", "memory (MB)")
+	fmt.Printf("%-10s %-6s %22s %16s %14s\n", "servers", "store", "CPU a change (ms)", "at rest (% core)", "memory (MB)")
 	for _, servers := range []int{10, 1000} {
-		b.Run(fmt.Sprint(servers), func(b *testing.B) { measureAgent(b, servers) })
+		for _, store := range stores {
+			b.Run(fmt.Sprintf("%d-%s", servers, store), func(b *testing.B) { measureAgent(b, store, servers) })
+		}
 	}
 }
 
-func measureAgent(b *testing.B, servers int) {
-	bench := newTierOnEtcd(b, servers, 1)
+func measureAgent(b *testing.B, store string, servers int) {
+	bench := newTier(b, store, servers, 1)
 	pid := bench.nodes[0].cmd.Process.Pid
 	before := cpu(b, pid)
 	bench.propagate(changes)
@@ -74,16 +84,19 @@ func measureAgent(b *testing.B, servers int) {
 	before = cpu(b, pid)
 	time.Sleep(rest)
 	idle := cpu(b, pid) - before
-	fmt.Printf("%-10d %22.2f %16.2f %14.0f\n", servers, ms(perChange), 100*idle.Seconds()/rest.Seconds(), rssMB(b, pid))
+	fmt.Printf("%-10d %-6s %22.2f %16.2f %14.0f\n", servers, store, ms(perChange), 100*idle.Seconds()/rest.Seconds(), rssMB(b, pid))
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// tierOnEtcd is agents on real etcd without a token, so that nobody leads and
-// the benchmark alone writes the records.
-type tierOnEtcd struct {
+// tier is agents without a token, so that nobody acts as leader and the
+// benchmark alone writes the records: to three members of etcd, or as the leading
+// member of the store that it forms with the agents.
+type tier struct {
 	b     *testing.B
-	store *etcd.Store
+	store inventory.Store
+	raft  *raft.Node
+	etcd  []string // endpoints
 	keys  inventory.Keys
 	probe *inventory.Droplet
 	nodes []*benchNode
@@ -97,17 +110,33 @@ type benchNode struct {
 
 const probeHost = "probe.test"
 
-func newTierOnEtcd(b *testing.B, servers, nodes int) *tierOnEtcd {
+func newTier(b *testing.B, store string, servers, nodes int) *tier {
 	b.Helper()
-	members := inventorytest.StartEtcd(b, 3, "--unsafe-no-fsync=false")
-	store, err := etcd.Dial(etcd.Config{Endpoints: members.Endpoints})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { store.Close() })
-	t := &tierOnEtcd{b: b, store: store, keys: inventory.KeysOf("bench")}
+	t := &tier{b: b, keys: inventory.KeysOf("bench")}
 	ctx := context.Background()
-	if _, err := inventory.EnsureMeta(ctx, store, t.keys); err != nil {
+	if store == config.StoreEtcd {
+		t.etcd = inventorytest.StartEtcd(b, 3, "--unsafe-no-fsync=false").Endpoints
+		s, err := etcd.Dial(etcd.Config{Endpoints: t.etcd})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { s.Close() })
+		t.store = s
+	} else {
+		n, err := raft.Open(raft.Options{
+			Dir: filepath.Join(b.TempDir(), "raft"), Name: "bench", Address: freeAddress(b), Plain: true,
+			Version: "bench", Logger: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { n.Close() })
+		if _, err := n.Init(ctx); err != nil {
+			b.Fatal(err)
+		}
+		t.store, t.raft = n, n
+	}
+	if _, err := inventory.EnsureMeta(ctx, t.store, t.keys); err != nil {
 		b.Fatal(err)
 	}
 	port := t.backends(servers)
@@ -125,7 +154,7 @@ func newTierOnEtcd(b *testing.B, servers, nodes int) *tierOnEtcd {
 	t.probe = benchDroplet("probe", servers-1, inventory.Booting)
 	t.put(inventory.PutDroplet(t.keys, t.probe))
 	for i := range nodes {
-		t.nodes = append(t.nodes, t.node(i, members.Endpoints))
+		t.nodes = append(t.nodes, t.node(i))
 	}
 	for _, n := range t.nodes {
 		eventually(b, n.name+" is ready and has checked all servers", func() error {
@@ -135,7 +164,7 @@ func newTierOnEtcd(b *testing.B, servers, nodes int) *tierOnEtcd {
 	return t
 }
 
-func (t *tierOnEtcd) put(g inventory.Guard, op inventory.Op) inventory.Revision {
+func (t *tier) put(g inventory.Guard, op inventory.Op) inventory.Revision {
 	t.b.Helper()
 	rev, err := t.store.Commit(context.Background(), inventory.Txn{Guards: []inventory.Guard{g}, Ops: []inventory.Op{op}})
 	if err != nil {
@@ -158,7 +187,7 @@ func benchDroplet(pool string, i int, phase inventory.Phase) *inventory.Droplet 
 }
 
 // backends serves all addresses from one listener on every address of a port.
-func (t *tierOnEtcd) backends(int) uint16 {
+func (t *tier) backends(int) uint16 {
 	listener, err := net.Listen("tcp4", "0.0.0.0:0")
 	if err != nil {
 		t.b.Fatal(err)
@@ -170,7 +199,7 @@ func (t *tierOnEtcd) backends(int) uint16 {
 	return uint16(listener.Addr().(*net.TCPAddr).Port)
 }
 
-func (t *tierOnEtcd) node(i int, endpoints []string) *benchNode {
+func (t *tier) node(i int) *benchNode {
 	t.b.Helper()
 	dir, err := os.MkdirTemp("", "dpb")
 	if err != nil {
@@ -181,13 +210,17 @@ func (t *tierOnEtcd) node(i int, endpoints []string) *benchNode {
 	at := func(file string) string { return filepath.Join(dir, file) }
 	file := config.File{
 		Cluster: "bench", Node: name, NeverLead: true, StateDir: dir,
-		Etcd: config.EtcdFile{Endpoints: endpoints},
-		API:  config.APIFile{Socket: at("api.sock"), Listen: []string{}, HTTP: freeAddress(t.b)},
+		API: config.APIFile{Socket: at("api.sock"), Listen: []string{}, HTTP: freeAddress(t.b)},
 		HAProxy: config.HAProxyFile{
 			Mode: "managed", ConfigFile: at("haproxy.cfg"), AdminSocket: at("admin.sock"),
 			MasterSocket: at("master.sock"), PIDFile: at("haproxy.pid"),
 			Bind: []string{serve}, BindTLS: []string{}, Stats: freeAddress(t.b),
 		},
+	}
+	if t.raft == nil {
+		file.Etcd = config.EtcdFile{Endpoints: t.etcd}
+	} else {
+		file.Store, file.Raft = config.StoreRaft, config.RaftFile{Address: freeAddress(t.b), Plain: true}
 	}
 	data, err := file.YAML()
 	if err != nil {
@@ -226,7 +259,39 @@ func (t *tierOnEtcd) node(i int, endpoints []string) *benchNode {
 		log.Close()
 		os.RemoveAll(dir)
 	})
+	if t.raft != nil {
+		t.join(name, at("api.sock"))
+	}
 	return n
+}
+
+// join has a node join the store, and waits until it votes.
+func (t *tier) join(name, socket string) {
+	t.b.Helper()
+	ctx := context.Background()
+	eventually(t.b, name+" joins the store", func() error {
+		token, _, err := t.raft.Token(ctx, time.Hour)
+		if err != nil {
+			return err
+		}
+		out, err := exec.Command(program(t.b, "doproxy"), "--server", "unix://"+socket, "cluster", "join", token).CombinedOutput()
+		if err != nil && !strings.Contains(string(out), "already") {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+		return nil
+	})
+	eventually(t.b, name+" votes", func() error {
+		all, err := t.raft.Members(ctx)
+		if err != nil {
+			return err
+		}
+		for _, m := range all.Members {
+			if m.Node == name && m.Voter && m.Healthy {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", all.Members)
+	})
 }
 
 func freeAddress(t testing.TB) string {
@@ -241,7 +306,7 @@ func freeAddress(t testing.TB) string {
 
 // settled says whether a node's HAProxy has all servers checked and serving,
 // and refuses requests for the probe.
-func (t *tierOnEtcd) settled(n *benchNode, serving int) error {
+func (t *tier) settled(n *benchNode, serving int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	runtime := haproxy.NewRuntime(filepath.Join(n.dir, "admin.sock"))
@@ -281,7 +346,7 @@ func (n *benchNode) ask() (int, error) {
 }
 
 // until asks until the node answers with this code, and returns when it did.
-func (t *tierOnEtcd) until(n *benchNode, code int) time.Time {
+func (t *tier) until(n *benchNode, code int) time.Time {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Microsecond) {
 		if got, err := n.ask(); err == nil && got == code {
 			return time.Now()
@@ -293,7 +358,7 @@ func (t *tierOnEtcd) until(n *benchNode, code int) time.Time {
 
 // propagate makes the probe Serving and Booting in turn and measures, each
 // time, until the last of the nodes answers from it.
-func (t *tierOnEtcd) propagate(times int) []time.Duration {
+func (t *tier) propagate(times int) []time.Duration {
 	var took []time.Duration
 	for range times {
 		sent := t.setPhase(inventory.Serving)
@@ -306,7 +371,7 @@ func (t *tierOnEtcd) propagate(times int) []time.Duration {
 }
 
 // all waits for all nodes and returns when the last one answered so.
-func (t *tierOnEtcd) all(code int) time.Time {
+func (t *tier) all(code int) time.Time {
 	at := make([]time.Time, len(t.nodes))
 	var wg sync.WaitGroup
 	for i, n := range t.nodes {
@@ -316,7 +381,7 @@ func (t *tierOnEtcd) all(code int) time.Time {
 	return slices.MaxFunc(at, time.Time.Compare)
 }
 
-func (t *tierOnEtcd) setPhase(phase inventory.Phase) (sent time.Time) {
+func (t *tier) setPhase(phase inventory.Phase) (sent time.Time) {
 	kv, err := inventory.Get(context.Background(), t.store, t.keys.Droplet("probe", t.probe.Name))
 	if err != nil {
 		t.b.Fatal(err)
@@ -332,7 +397,7 @@ func (t *tierOnEtcd) setPhase(phase inventory.Phase) (sent time.Time) {
 }
 
 // floor does the same by a bare command on the runtime socket.
-func (t *tierOnEtcd) floor(times int) []time.Duration {
+func (t *tier) floor(times int) []time.Duration {
 	n := t.nodes[0]
 	runtime := haproxy.NewRuntime(filepath.Join(n.dir, "admin.sock"))
 	defer runtime.Close()
@@ -355,7 +420,7 @@ func (t *tierOnEtcd) floor(times int) []time.Duration {
 
 // reloads checks the file and reloads HAProxy, and measures until the new
 // worker has taken over.
-func (t *tierOnEtcd) reloads(times int) []time.Duration {
+func (t *tier) reloads(times int) []time.Duration {
 	n := t.nodes[0]
 	process := haproxy.NewExternal(filepath.Join(n.dir, "master.sock"))
 	defer process.Close()
