@@ -568,6 +568,12 @@ func (l *leading) transfer(onlyAble bool) error {
 	}
 	var errs error
 	for _, s := range able {
+		// The library hands on to no member that is away, but may wait for it for as
+		// long as it is, and takes no writes meanwhile.
+		if _, err := l.progressOf(l.ctx, hraft.Server{ID: hraft.ServerID(s.Id), Address: hraft.ServerAddress(s.Address)}); err != nil {
+			errs = errors.Join(errs, fmt.Errorf("%s: %w", s.Node, err))
+			continue
+		}
 		err := settled(l.member.ctx, l.raft.LeadershipTransferToServer(hraft.ServerID(s.Id), hraft.ServerAddress(s.Address)))
 		if err == nil {
 			return nil

@@ -244,10 +244,12 @@ func (n *Node) start(id *identity) (err error) {
 	if err := m.begin(conf, stable); err != nil {
 		return err
 	}
-	m.raft, err = hraft.NewRaft(conf, fsm{m.machine, m.applied}, m.disk.log, stable, m.disk.snaps, m.trans)
+	trans := &transport{NetworkTransport: m.trans, member: m}
+	m.raft, err = hraft.NewRaft(conf, fsm{m.machine, m.applied}, m.disk.log, stable, m.disk.snaps, trans)
 	if err != nil {
 		return fmt.Errorf("starting the store in %s: %w", n.opts.Dir, err)
 	}
+	trans.raft.Store(m.raft)
 	m.verify = newVerifier(m.raft)
 	m.serve()
 	for _, work := range []func(){m.network.serve, m.leadWhenElected, m.watchContact, m.noticeSilence, m.register, m.verify.run(m.ctx)} {

@@ -350,3 +350,31 @@ func (all processes) same(t *testing.T) {
 		}
 	}
 }
+
+// TestBackSoon: the longer a member is away, the less often the library tries to
+// send it entries.
+func TestBackSoon(t *testing.T) {
+	all := newProcesses(t)
+	leader := all.leader()
+	i := (leader + 1) % 3
+	all[i].kill()
+	away := time.Now()
+	for n := 0; time.Since(away) < 12*time.Second; n++ {
+		if _, err := all.ask(leader, Request{Value: fmt.Sprint(n)}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	all[i].start()
+	back := time.Now()
+	eventually(t, "it has what was written meanwhile", func() error {
+		out, err := all.ask(i, Request{Read: true})
+		if err == nil && out.Unknown {
+			err = errNoLeader
+		}
+		return err
+	})
+	if took := time.Since(back); took > 4*time.Second {
+		t.Errorf("it took %s, a third of the time that it was away", took)
+	}
+}
