@@ -9,7 +9,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -135,6 +138,53 @@ func openDisk(dir string, logger hclog.Logger) (*disk, error) {
 // segmentSize is preallocated for each file of the log: some ten thousand entries.
 const segmentSize = 8 << 20
 
+// room says whether a disk has some for the log to go on.
+func room(dir string) error {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return err
+	}
+	if free := uint64(s.Bavail) * uint64(s.Bsize); free < 2*segmentSize {
+		return fmt.Errorf("%s has %d MB free, and %d are needed", dir, free>>20, 2*segmentSize>>20)
+	}
+	return nil
+}
+
+// failing is the log of a disk that may be full. What the library (raft-wal 0.4.0)
+// has in memory after a write that failed is not what the disk has, so nothing
+// more is written; fail is called once, to have the log opened again.
+type failing struct {
+	*wal.WAL
+	fail   func(error)
+	failed atomic.Pointer[error]
+}
+
+func (f *failing) do(write func() error) error {
+	if err := f.failed.Load(); err != nil {
+		return *err
+	}
+	err := write()
+	if err != nil && f.failed.CompareAndSwap(nil, &err) {
+		f.fail(err)
+	}
+	return err
+}
+
+// StoreLog implements raft.LogStore.
+func (f *failing) StoreLog(l *hraft.Log) error {
+	return f.do(func() error { return f.WAL.StoreLog(l) })
+}
+
+// StoreLogs implements raft.LogStore.
+func (f *failing) StoreLogs(logs []*hraft.Log) error {
+	return f.do(func() error { return f.WAL.StoreLogs(logs) })
+}
+
+// DeleteRange implements raft.LogStore.
+func (f *failing) DeleteRange(from, to uint64) error {
+	return f.do(func() error { return f.WAL.DeleteRange(from, to) })
+}
+
 // steady is the stable store of a disk that may be full for a while. The library
 // ends the process when a term cannot be written; a member that waits is to the
 // others one that is away.
@@ -161,7 +211,9 @@ func (s *steady) retry(write func() error) error {
 		s.logger.Error("cannot write to the store's disk: this member waits", "error", err)
 		select {
 		case <-s.closed:
-			return err
+			// To the library's caller an error would be the process's end, and none
+			// would be a vote that is not on disk.
+			runtime.Goexit()
 		case <-time.After(time.Second):
 		}
 	}

@@ -47,6 +47,9 @@ func (n *Node) vacate() error {
 		return errClosed
 	default:
 	}
+	if err := n.failed.Load(); err != nil {
+		return refuse("node %s is a member of a store already, and cannot write to its disk: %v", n.opts.Name, *err)
+	}
 	m := n.member.Load()
 	if m == nil {
 		return nil

@@ -470,7 +470,15 @@ func (l *leading) announceTo(ctx context.Context, s hraft.Server, wake <-chan st
 	}
 }
 
+// lastTerm is of the last entry, as raft.Stats tells it: the library offers it in
+// no other way. After a snapshot from the leader its log is still the former one.
 func lastTerm(stats map[string]string) uint64 {
-	term, _ := strconv.ParseUint(stats["last_log_term"], 10, 64)
-	return term
+	number := func(name string) uint64 {
+		n, _ := strconv.ParseUint(stats[name], 10, 64)
+		return n
+	}
+	if number("last_snapshot_index") > number("last_log_index") {
+		return number("last_snapshot_term")
+	}
+	return number("last_log_term")
 }

@@ -90,6 +90,9 @@ type Node struct {
 	mu     sync.Mutex // held while the member starts, or stops
 	member atomic.Pointer[member]
 	closed chan struct{}
+	// failed is why the member is stopped until its log can be opened again.
+	failed atomic.Pointer[error]
+	again  sync.WaitGroup // those that open it
 
 	// changed is closed, and replaced, when the node may have gained or lost the
 	// leadership, or its membership.
@@ -149,10 +152,59 @@ func (n *Node) Close() error {
 	default:
 	}
 	close(n.closed)
-	if m := n.member.Swap(nil); m != nil {
+	m := n.member.Swap(nil)
+	n.mu.Unlock()
+	n.again.Wait()
+	n.mu.Lock()
+	if m != nil {
 		return m.stop()
 	}
 	return nil
+}
+
+// reopen stops a member whose disk failed, and starts it when that works. To the
+// others it is away until then.
+func (n *Node) reopen(m *member, cause error) {
+	n.mu.Lock()
+	if !n.member.CompareAndSwap(m, nil) {
+		n.mu.Unlock()
+		return // it is closed, or was never begun
+	}
+	tell := func(why error) { n.failed.Store(&why) }
+	tell(cause)
+	n.notify()
+	if err := m.stop(); err != nil {
+		n.logger.Warn("stopping this member", "error", err)
+	}
+	n.mu.Unlock()
+	for cause != nil {
+		tell(cause)
+		n.logger.Error("cannot write to the store's disk: this member is away until that works", "directory", n.opts.Dir, "error", cause)
+		select {
+		case <-n.closed:
+			return
+		case <-time.After(time.Second):
+		}
+		if cause = room(n.opts.Dir); cause == nil {
+			cause = n.startAgain(m.identity)
+		}
+	}
+}
+
+func (n *Node) startAgain(id *identity) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	select {
+	case <-n.closed:
+		return nil
+	default:
+	}
+	err := n.start(id)
+	if err == nil {
+		n.failed.Store(nil)
+		n.logger.Info("the store's disk takes writes again")
+	}
+	return err
 }
 
 func (n *Node) notify() {
@@ -177,6 +229,9 @@ func (n *Node) running() (*member, error) {
 	}
 	if m := n.member.Load(); m != nil {
 		return m, nil
+	}
+	if err := n.failed.Load(); err != nil {
+		return nil, fmt.Errorf("%w: cannot write to the store's disk: %w", inventory.ErrUnavailable, *err)
 	}
 	return nil, errNoStore
 }
@@ -241,11 +296,12 @@ func (n *Node) start(id *identity) (err error) {
 	})
 	stable := &steady{StableStore: m.disk.log, logger: n.logger, closed: m.ctx.Done()}
 	conf := n.config(id, m.library)
+	log := &failing{WAL: m.disk.log, fail: func(err error) { n.again.Go(func() { n.reopen(m, err) }) }}
 	if err := m.begin(conf, stable); err != nil {
 		return err
 	}
 	trans := &transport{NetworkTransport: m.trans, member: m}
-	m.raft, err = hraft.NewRaft(conf, fsm{m.machine, m.applied}, m.disk.log, stable, m.disk.snaps, trans)
+	m.raft, err = hraft.NewRaft(conf, fsm{m.machine, m.applied}, log, stable, m.disk.snaps, trans)
 	if err != nil {
 		return fmt.Errorf("starting the store in %s: %w", n.opts.Dir, err)
 	}

@@ -191,7 +191,6 @@ func (m *member) progress() *storev1.GetProgressResponse {
 	p := &storev1.GetProgressResponse{
 		Id: m.ID, Version: m.opts.Version, LastIndex: m.raft.LastIndex(), AppliedIndex: m.raft.AppliedIndex(), LastContactMs: -1,
 	}
-	// As raft.Stats tells it, which the library offers in no other way.
 	p.LastTerm = lastTerm(m.raft.Stats())
 	if at := m.raft.LastContact(); !at.IsZero() {
 		p.LastContactMs = time.Since(at).Milliseconds()

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/doproxy/doproxy/inventory"
 )
 
 // A member as a process of its own is this test binary again.
@@ -95,6 +97,8 @@ func (r *Remote) Leads(_ None, leads *bool) error {
 	*leads = m != nil && m.leading.Load() != nil
 	return nil
 }
+
+func (r *Remote) StepDown(_ None, _ *None) error { return r.n.StepDown(context.Background()) }
 
 func (r *Remote) Healthy(_ None, voters *int) error {
 	all, err := r.n.Members(context.Background())
@@ -376,5 +380,78 @@ func TestBackSoon(t *testing.T) {
 	})
 	if took := time.Since(back); took > 4*time.Second {
 		t.Errorf("it took %s, a third of the time that it was away", took)
+	}
+}
+
+// TestDiskFull: a member whose disk is full is away until there is room. That of
+// a follower disturbs nobody; the leader's makes another lead.
+func TestDiskFull(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("it takes root to mount a small disk")
+	}
+	disk := t.TempDir()
+	if err := syscall.Mount("none", disk, "tmpfs", 0, "size=64m"); err != nil {
+		t.Skip("no small disk: ", err)
+	}
+	// After the processes' end, which is registered later.
+	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
+	all := newProcesses(t, func(o *memberOptions) {
+		if o.Name == "lb3" {
+			o.Dir = filepath.Join(disk, o.Name)
+		}
+		o.SnapshotEntries = 50
+	})
+	for round, leads := range []bool{false, true} {
+		eventually(t, fmt.Sprint("lb3 leads: ", leads), func() error {
+			if i := all.leader(); i < 0 || (i == 2) != leads {
+				_ = all[0].call("StepDown", None{}, &None{})
+				time.Sleep(200 * time.Millisecond)
+				return fmt.Errorf("node %d does", i+1)
+			}
+			return nil
+		})
+		all.healthy(t, 3)
+		w := &workload{cluster: &cluster{T: t}, ask: func(i int, in Request) (Outcome, error) {
+			in.Key += 10 * round
+			return all.ask(i, in)
+		}}
+		ctx, cancel := context.WithCancel(t.Context())
+		w.run(ctx, 3)
+		ballast := filepath.Join(disk, "ballast")
+		fill(t, ballast)
+		// What is preallocated is written yet; fill it.
+		value := make([]byte, 256<<10)
+		full := time.Now()
+		for i := 0; i < 60 || time.Since(full) < 3*time.Second; i++ {
+			eventually(t, "a write with the disk of one member full", func() error {
+				out, err := all.ask(i%2, Request{Key: 1000 + i%4, Value: string(value)})
+				if err == nil && out.Unknown {
+					err = inventory.ErrUnavailable
+				}
+				return err
+			})
+			time.Sleep(20 * time.Millisecond)
+		}
+		if i := all.leader(); i == 2 {
+			t.Error("the member leads whose disk is full")
+		}
+		if err := os.Remove(ballast); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		w.check()
+		all.same(t)
+	}
+}
+
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for block := make([]byte, 4096); err == nil; {
+		_, err = f.Write(block)
 	}
 }
