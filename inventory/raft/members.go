@@ -241,7 +241,7 @@ func (l *leading) administer() {
 		case <-time.After(time.Second):
 		}
 	}
-	p := &pilot{leading: l, heard: map[hraft.ServerID]time.Time{}}
+	p := &pilot{leading: l, heard: map[hraft.ServerID]heard{}}
 	a := autopilot.New(l.raft, p, autopilot.WithLogger(l.library), autopilot.WithPromoter(new(promoter)),
 		autopilot.WithUpdateInterval(time.Second), autopilot.WithReconcileInterval(time.Second))
 	a.Start(l.ctx)
@@ -297,7 +297,13 @@ func (m *member) recovered() []string {
 type pilot struct {
 	*leading
 	mu    sync.Mutex
-	heard map[hraft.ServerID]time.Time // when a server answered last; its first look counts as one
+	heard map[hraft.ServerID]heard
+}
+
+// heard is when a server answered last, or was looked at first, and what it told.
+type heard struct {
+	at    time.Time
+	stats autopilot.ServerStats
 }
 
 func (p *pilot) AutopilotConfig() *autopilot.Config {
@@ -316,24 +322,40 @@ func (p *pilot) FetchServerStats(ctx context.Context, servers map[hraft.ServerID
 	for id, s := range servers {
 		work.Go(func() {
 			r, err := p.progressOf(ctx, hraft.Server{ID: id, Address: s.Address})
-			if err != nil || r.Id != string(id) {
-				return
+			var stats *autopilot.ServerStats
+			if err == nil && r.Id == string(id) {
+				stats = &autopilot.ServerStats{LastContact: time.Duration(r.LastContactMs) * time.Millisecond, LastTerm: r.LastTerm, LastIndex: r.LastIndex}
+				if string(id) == p.ID {
+					stats.LastContact = 0
+				}
+				p.seen.Store(string(id), seen{r.Version, max(0, int64(p.raft.LastIndex())-int64(r.LastIndex))})
 			}
-			p.mu.Lock()
-			p.heard[id] = time.Now()
-			p.mu.Unlock()
-			stats := &autopilot.ServerStats{LastContact: time.Duration(r.LastContactMs) * time.Millisecond, LastTerm: r.LastTerm, LastIndex: r.LastIndex}
-			if string(id) == p.ID {
-				stats.LastContact = 0
-			}
+			stats = p.hear(id, stats)
 			mu.Lock()
 			defer mu.Unlock()
 			all[id] = stats
-			p.seen.Store(string(id), seen{r.Version, max(0, int64(p.raft.LastIndex())-int64(r.LastIndex))})
 		})
 	}
 	work.Wait()
 	return all
+}
+
+// hear keeps what a server told. From one that is silent it is what it told last:
+// autopilot by itself would take that for new.
+func (p *pilot) hear(id hraft.ServerID, now *autopilot.ServerStats) *autopilot.ServerStats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.heard[id]
+	switch {
+	case now != nil:
+		h = heard{time.Now(), *now}
+	case h.at.IsZero():
+		h.at = time.Now()
+	default:
+		h.stats.LastContact = max(h.stats.LastContact, time.Since(h.at))
+	}
+	p.heard[id] = h
+	return &h.stats
 }
 
 // seen is what a server told last.
@@ -347,15 +369,15 @@ func (p *pilot) KnownServers() map[hraft.ServerID]*autopilot.Server {
 	defer p.mu.Unlock()
 	all := map[hraft.ServerID]*autopilot.Server{}
 	for _, s := range p.raft.GetConfiguration().Configuration().Servers {
-		if p.heard[s.ID].IsZero() {
-			p.heard[s.ID] = time.Now()
+		if p.heard[s.ID].at.IsZero() {
+			p.heard[s.ID] = heard{at: time.Now()}
 		}
 		state := autopilot.NodeAlive
-		if time.Since(p.heard[s.ID]) > p.opts.DeadAfter {
+		if time.Since(p.heard[s.ID].at) > p.opts.DeadAfter {
 			state = autopilot.NodeFailed
 		}
 		all[s.ID] = &autopilot.Server{
-			ID: s.ID, Name: p.nodeOf(s.ID), Address: s.Address, NodeStatus: state, RaftVersion: 3, IsLeader: string(s.ID) == p.ID,
+			ID: s.ID, Name: p.nodeOf(s.ID), Address: s.Address, NodeStatus: state, NodeType: autopilot.NodeVoter, RaftVersion: 3, IsLeader: string(s.ID) == p.ID,
 		}
 	}
 	return all
