@@ -167,26 +167,54 @@ func TestEtcdWithoutQuorum(t *testing.T) {
 	c.follows(3)
 	l := startLoad(t, c.Nodes[1:], 100)
 	dead := []*exec.Cmd{c.killEtcd("etcd-1"), c.killEtcd("etcd-2")}
-	eventually(t, "status says that the store is away", func() error {
-		s, err := c.status(0)
-		if err == nil && s.StoreError == "" {
-			err = fmt.Errorf("it does not")
-		}
-		return err
-	})
-	r := c.run(0, "scale", "web=5")
-	if r.code == 0 || !strings.Contains(r.stderr, "store") {
-		t.Errorf("scale without the store: %+v", r)
-	}
-	if lines := c.print(t); len(lines) != 3 {
-		t.Errorf("print without the store: %q", lines)
-	}
+	c.withoutStore(0)
 	kill(t, c.Nodes[0].HAProxyPID, syscall.SIGKILL)
 	eventually(t, "a HAProxy comes back without the store", func() error { _, err := answers(c.Nodes[0], 6); return err })
 
 	for _, cmd := range dead {
 		c.startEtcd(cmd)
 	}
+	eventually(t, "scale works again", func() error {
+		if r := c.run(0, "scale", "web=5", "--wait"); r.code != 0 {
+			return fmt.Errorf("%+v", r)
+		}
+		return nil
+	})
+	c.follows(5)
+	l.end()
+}
+
+// withoutStore: a node says that the store is away, refuses requests, and shows
+// what it has.
+func (c *cluster) withoutStore(i int) {
+	c.t.Helper()
+	eventually(c.t, "status says that the store is away", func() error {
+		s, err := c.status(i)
+		if err == nil && s.StoreError == "" {
+			err = fmt.Errorf("it does not")
+		}
+		return err
+	})
+	r := c.run(i, "scale", "web=5")
+	if r.code == 0 || !strings.Contains(r.stderr, "store") {
+		c.t.Errorf("scale without the store: %+v", r)
+	}
+	if lines := c.print(c.t); len(lines) != 3 {
+		c.t.Errorf("print without the store: %q", lines)
+	}
+}
+
+// TestAgentsWithoutQuorum is the same where the agents keep the store: two of
+// three are killed, and come back.
+func TestAgentsWithoutQuorum(t *testing.T) {
+	c := start(t)
+	c.follows(3)
+	l := startLoad(t, c.Nodes, 100)
+	c.killed(1)
+	c.killed(2)
+	c.withoutStore(0)
+	c.restart(1)
+	c.restart(2)
 	eventually(t, "scale works again", func() error {
 		if r := c.run(0, "scale", "web=5", "--wait"); r.code != 0 {
 			return fmt.Errorf("%+v", r)
