@@ -256,7 +256,7 @@ func TestDyingDroplets(t *testing.T) {
 // TestBudget: with few calls left of the account's hour, polling and creates
 // leave some for a failover.
 func TestBudget(t *testing.T) {
-	c := start(t, "--sim-arg=--rate-limit-hour=80", "--store", "etcd")
+	c := start(t, "--sim-arg=--rate-limit-hour=80")
 	c.follows(3)
 	c.settled(0, c.entry(0))
 	// Another program with the same token uses them up to a few.
