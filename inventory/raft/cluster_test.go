@@ -30,11 +30,12 @@ type cluster struct {
 
 	mu    sync.Mutex
 	cut   map[[2]string]bool
+	held  map[string]chan struct{} // by the address of the node that is answered
 	conns map[net.Conn][2]string
 }
 
 func newCluster(t *testing.T, size int, change ...func(*Options)) *cluster {
-	c := &cluster{T: t, dir: t.TempDir(), plain: true, cut: map[[2]string]bool{}, conns: map[net.Conn][2]string{}}
+	c := &cluster{T: t, dir: t.TempDir(), plain: true, cut: map[[2]string]bool{}, held: map[string]chan struct{}{}, conns: map[net.Conn][2]string{}}
 	for i := range size {
 		c.add(i, change...)
 	}
@@ -156,10 +157,66 @@ func (c *cluster) connect(ctx context.Context, from, to string) (net.Conn, error
 	if err != nil {
 		return nil, err
 	}
+	conn = &heldConn{conn, func() chan struct{} {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.held[from]
+	}}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conns[conn] = pair
 	return conn, nil
+}
+
+// separate cuts two nodes off from each other.
+func (c *cluster) separate(i, j int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a, b := c.opts[i].Address, c.opts[j].Address
+	for _, pair := range [][2]string{{a, b}, {b, a}} {
+		c.cut[pair] = true
+		for conn, of := range c.conns {
+			if of == pair {
+				conn.Close()
+				delete(c.conns, conn)
+			}
+		}
+	}
+}
+
+// hold keeps back what others answer to a node until release, from when on what
+// the node sends by the same connections is lost.
+func (c *cluster) hold(i int) (release func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	held := make(chan struct{})
+	c.held[c.opts[i].Address] = held
+	return func() { close(held) }
+}
+
+// heldConn is a connection whose node's answers may be kept back.
+type heldConn struct {
+	net.Conn
+	held func() chan struct{}
+}
+
+func (c *heldConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if held := c.held(); held != nil {
+		<-held
+	}
+	return n, err
+}
+
+func (c *heldConn) Write(b []byte) (int, error) {
+	if held := c.held(); held != nil {
+		select {
+		case <-held:
+			return len(b), nil
+		default:
+		}
+	}
+	return c.Conn.Write(b)
 }
 
 // isolate cuts a node off from all others, or heals that.
@@ -188,10 +245,12 @@ func (c *cluster) leader() int {
 	leader := -1
 	c.eventually("a leader", func() error {
 		for i, n := range c.nodes {
-			if m := n.member.Load(); m != nil && m.leading.Load() != nil {
-				if _, err := m.verify.index(c.Context()); err == nil {
-					leader = i
-					return nil
+			if m := n.member.Load(); m != nil {
+				if l := m.leading.Load(); l != nil {
+					if _, err := l.verifiedIndex(c.Context()); err == nil {
+						leader = i
+						return nil
+					}
 				}
 			}
 		}

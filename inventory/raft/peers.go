@@ -173,10 +173,11 @@ func (s memberService) Renew(ctx context.Context, r *storev1.RenewRequest) (*sto
 }
 
 func (s memberService) ReadIndex(ctx context.Context, _ *storev1.ReadIndexRequest) (*storev1.ReadIndexResponse, error) {
-	if s.leading.Load() == nil {
+	l := s.leading.Load()
+	if l == nil {
 		return nil, rpcError(errNoLeader)
 	}
-	index, err := s.verify.index(ctx)
+	index, err := l.verifiedIndex(ctx)
 	if err != nil {
 		return nil, rpcError(err)
 	}
@@ -212,8 +213,8 @@ func (m *member) submit(ctx context.Context, c *storev1.Command) (a *storev1.Ans
 
 // readIndex is an index that has every write that was answered before the call.
 func (m *member) readIndex(ctx context.Context) (uint64, error) {
-	if m.leading.Load() != nil {
-		return m.verify.index(ctx)
+	if l := m.leading.Load(); l != nil {
+		return l.verifiedIndex(ctx)
 	}
 	r, _, err := call(ctx, m, func(ctx context.Context, leader storev1.MemberServiceClient) (*storev1.ReadIndexResponse, error) {
 		return leader.ReadIndex(ctx, &storev1.ReadIndexRequest{})

@@ -2,6 +2,7 @@ package raft
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -11,11 +12,21 @@ import (
 // transport carries the library's messages. To a member that does not answer it
 // gives an entry again and again: the library itself (raft 1.8.0, replicateTo)
 // would leave a member that was away for long without entries for ten seconds
-// after it is back.
+// after it is back. And it knows who followed this member when.
 type transport struct {
 	*hraft.NetworkTransport
 	member *member
 	raft   atomic.Pointer[hraft.Raft]
+
+	mu     sync.Mutex
+	echoes map[hraft.ServerID]echo
+}
+
+// echo is when the last message was sent that a server took as one of the leader
+// of that term.
+type echo struct {
+	term uint64
+	sent time.Time
 }
 
 const sendAgain = 100 * time.Millisecond
@@ -23,8 +34,15 @@ const sendAgain = 100 * time.Millisecond
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id hraft.ServerID, address hraft.ServerAddress, args *hraft.AppendEntriesRequest, answer *hraft.AppendEntriesResponse) error {
 	for {
+		sent := time.Now()
 		err := t.NetworkTransport.AppendEntries(id, address, args, answer)
-		if heartbeat := args.PrevLogEntry == 0 && len(args.Entries) == 0; err == nil || heartbeat || !t.owes(id, address, args.Term) {
+		heartbeat := args.PrevLogEntry == 0 && len(args.Entries) == 0
+		if err == nil && heartbeat && answer.Success {
+			t.mu.Lock()
+			t.echoes[id] = echo{args.Term, sent}
+			t.mu.Unlock()
+		}
+		if err == nil || heartbeat || !t.owes(id, address, args.Term) {
 			return err
 		}
 		select {
@@ -42,4 +60,22 @@ func (t *transport) owes(id hraft.ServerID, address hraft.ServerAddress, term ui
 		slices.ContainsFunc(r.GetConfiguration().Configuration().Servers, func(s hraft.Server) bool {
 			return s.ID == id && s.Address == address
 		})
+}
+
+// heard says whether this member and others that it sent a message to after a
+// time, and that followed it in that term then, are more than half of the voters.
+func (t *transport) heard(term uint64, after time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	voters, follow := 0, 0
+	for _, s := range t.raft.Load().GetConfiguration().Configuration().Servers {
+		if s.Suffrage != hraft.Voter {
+			continue
+		}
+		voters++
+		if e := t.echoes[s.ID]; string(s.ID) == t.member.ID || e.term == term && e.sent.After(after) {
+			follow++
+		}
+	}
+	return follow > voters/2
 }

@@ -1,0 +1,85 @@
+package raft
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	hraft "github.com/hashicorp/raft"
+)
+
+// contact knows whether there is a leader. lost is closed when there was none
+// for lostAfter, and replaced when there is one again.
+type contact struct {
+	mu   sync.Mutex
+	last time.Time
+	lost chan struct{}
+	gone bool
+}
+
+const lostAfter = 3 * time.Second
+
+func (c *contact) isLost() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lost
+}
+
+func (m *member) watchContact() {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		_, leader := m.raft.LeaderWithID()
+		c := &m.contact
+		c.mu.Lock()
+		switch {
+		case leader != "":
+			c.last = time.Now()
+			if c.gone {
+				c.gone, c.lost = false, make(chan struct{})
+			}
+		case !c.gone && time.Since(c.last) > lostAfter:
+			c.gone = true
+			close(c.lost)
+		}
+		c.mu.Unlock()
+	}
+}
+
+// noticeSilence has the library look whether the leader is silent when it may
+// be. By itself it looks at times of its own, which on average is as long again
+// as heartbeatTimeout; and it takes two that have noticed to elect another.
+func (m *member) noticeSilence() {
+	var last time.Time
+	wait, limit := standAfter, standAfter
+	for {
+		select {
+		case <-m.ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		if at := m.raft.LastContact(); at != last {
+			last, limit = at, standAfter+rand.N(standWithin)
+		}
+		if wait = limit - time.Since(last); wait > 0 {
+			continue
+		}
+		wait = standAfter
+		if last.IsZero() || m.raft.State() != hraft.Follower {
+			continue
+		}
+		// A follower looks at once when its heartbeatTimeout is made shorter.
+		c := m.raft.ReloadableConfig()
+		for _, change := range []time.Duration{-1, 1} {
+			c.HeartbeatTimeout += change
+			if err := m.raft.ReloadConfig(c); err != nil {
+				m.logger.Debug("the store's clocks stay as they are", "error", err)
+			}
+		}
+	}
+}
