@@ -85,6 +85,9 @@ func change[A any](ctx context.Context, s *Server, w wish, decide func(*inventor
 		case w.dry:
 			return outcome[A]{answer: d.answer}, nil
 		}
+		if st.Meta != nil { // a store that the inventory left takes no wish, however late this node learns of that
+			d.txn.Guards = append(d.txn.Guards, inventory.Guard{Key: s.keys.Meta(), Mod: st.Meta.Mod})
+		}
 		if remember {
 			if err := lease.grant(ctx); err != nil {
 				return none, err

@@ -46,6 +46,7 @@ type cluster struct {
 
 	target  func(*inventory.State, netip.Addr, string) (string, error) // of nodes started from now on
 	options server.Options                                             // StoreName, StoreAdmin and Migrator of these
+	before  func()                                                     // is called before each commit of nodes started from now on
 }
 
 // node is one server, its client, and its own connection to the store.
@@ -60,6 +61,19 @@ type node struct {
 	drops   pb.DropletServiceClient
 	cluster pb.ClusterServiceClient
 	control pb.NodeServiceClient
+}
+
+// hooked is a connection to the store that calls before before each commit.
+type hooked struct {
+	inventory.Store
+	before func()
+}
+
+func (h hooked) Commit(ctx context.Context, txn inventory.Txn) (inventory.Revision, error) {
+	if h.before != nil {
+		h.before()
+	}
+	return h.Store.Commit(ctx, txn)
 }
 
 type local struct {
@@ -109,7 +123,7 @@ func (c *cluster) start(name string, more ...net.Listener) *node {
 	n.mirror = inventory.NewMirror(n.store, keys, logger)
 	journal := inventory.NewJournal(n.store, n.store, keys, logger)
 	s, err := server.New(server.Options{
-		Cluster: "test", Node: name, Store: n.store, Leaser: n.store, Keys: keys, Mirror: n.mirror, Journal: journal, Local: n.local, Logger: logger, Target: c.target,
+		Cluster: "test", Node: name, Store: hooked{n.store, c.before}, Leaser: n.store, Keys: keys, Mirror: n.mirror, Journal: journal, Local: n.local, Logger: logger, Target: c.target,
 		StoreName: c.options.StoreName, StoreAdmin: c.options.StoreAdmin, Migrator: c.options.Migrator,
 		CallTimeout: time.Second, ReloadTimeout: 2 * time.Second, ShutdownTimeout: 2 * time.Second,
 	})

@@ -69,6 +69,26 @@ func storeNode(t *testing.T, o server.Options) (*node, pb.StoreServiceClient) {
 	return n, pb.NewStoreServiceClient(n.conn)
 }
 
+// The inventory moves between a node's last look and its commit: what it left
+// takes no change.
+func TestChangeBesideAMove(t *testing.T) {
+	c := newCluster(t, 1)
+	c.apply(webPool())
+	c.before = sync.OnceFunc(func() {
+		kv := must(inventory.Get(context.Background(), c.store, keys.Meta()))
+		meta := must(inventory.DecodeMeta(kv))
+		_, op := inventory.PutMoved(keys, *meta, "raft", time.Now())
+		c.commit(inventory.Txn{Ops: []inventory.Op{op}})
+	})
+	n := c.start("lb2")
+	if got, err := n.pools.ScalePool(t.Context(), &pb.ScalePoolRequest{Name: "pools/web", Target: &pb.ScalePoolRequest_Delta{Delta: 1}}); err == nil {
+		t.Errorf("scaled: %v", got)
+	}
+	if p := c.pool("web"); p.Desired != 2 {
+		t.Errorf("desired: %d", p.Desired)
+	}
+}
+
 // Its inventory is out of reach too: the service works without.
 func TestStoreOfANodeWithoutOne(t *testing.T) {
 	n, store := storeNode(t, server.Options{})

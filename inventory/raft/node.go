@@ -64,7 +64,9 @@ const (
 	heartbeatTimeout = 500 * time.Millisecond
 	electionTimeout  = 500 * time.Millisecond
 	leaderLease      = 400 * time.Millisecond
-	commitTimeout    = 25 * time.Millisecond
+	// commitTimeout is how soon a follower that no announcement reached learns of
+	// what is committed.
+	commitTimeout = 100 * time.Millisecond
 
 	// A follower stands for election when the leader was silent for standAfter,
 	// and a random part of standWithin, so that two seldom do so at once.
