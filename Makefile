@@ -54,6 +54,7 @@ lint: bin/buf
 	$(GO) vet ./...
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }
 	$(GO) test ./docs
+	$(GO) mod tidy -diff
 	bin/buf lint
 	bin/buf breaking --against '$(AGAINST)'
 
