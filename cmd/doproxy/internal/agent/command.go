@@ -45,7 +45,7 @@ Ending the agent does not end HAProxy.`,
 				// processor time that HAProxy could have.
 				debug.SetGCPercent(300)
 			}
-			logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+			logger := slog.New(newRepeats(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})))
 			return Run(cmd.Context(), cfg, version, logger)
 		},
 	}
