@@ -85,7 +85,8 @@ func change[A any](ctx context.Context, s *Server, w wish, decide func(*inventor
 		case w.dry:
 			return outcome[A]{answer: d.answer}, nil
 		}
-		if st.Meta != nil { // a store that the inventory left takes no wish, however late this node learns of that
+		// A store that the inventory left takes no wish, however late this node learns of that.
+		if _, bad := st.Unreadable[s.keys.Meta()]; st.Meta != nil && !bad {
 			d.txn.Guards = append(d.txn.Guards, inventory.Guard{Key: s.keys.Meta(), Mod: st.Meta.Mod})
 		}
 		if remember {

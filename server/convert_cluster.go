@@ -255,3 +255,10 @@ func forecast(st *inventory.State, changed ...*inventory.Pool) *pb.Forecast {
 		UnpricedSizes: p.Unpriced, Holds: p.Holds,
 	}
 }
+
+func recordToProto(kv inventory.KV, why string) *pb.Record {
+	return &pb.Record{
+		Key: kv.Key, Value: kv.Value, Size: int64(len(kv.Value)), Revision: int64(kv.Mod), Leased: kv.Lease != 0,
+		SetAside: strings.TrimPrefix(why, kv.Key+": "),
+	}
+}

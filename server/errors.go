@@ -206,7 +206,7 @@ func settingsChanged(want, have string) error {
 // unreadable is for a change to a record that was set aside.
 func unreadable(key, why string) error {
 	return &problem{code: codes.FailedPrecondition, reason: ReasonRecordUnreadable, subject: key,
-		message: fmt.Sprintf("the record %s cannot be read, and what it says is not known: %s; nothing was changed: mend or delete it (with etcdctl, if the store is etcd), "+
+		message: fmt.Sprintf("the record %s cannot be read, and what it says is not known: %s; nothing was changed: look at it (doproxy store get %[1]s), delete it (doproxy store delete %[1]s), "+
 			"or install the newer doproxy that wrote it", key, strings.TrimPrefix(why, key+": ")),
 		metadata: map[string]string{"key": key, "error": why}}
 }

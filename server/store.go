@@ -10,12 +10,11 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/doproxy/doproxy/inventory"
-	"github.com/doproxy/doproxy/inventory/raft"
 	pb "github.com/doproxy/doproxy/proto/doproxy/v1"
 )
 
 // StoreAdmin forms the integrated store and changes its members. Errors that
-// wrap raft.ErrRefused are for people, and nothing was changed then.
+// wrap inventory.ErrRefused are for people, and nothing was changed then.
 // inventory.ErrUnavailable: the members do not answer.
 type StoreAdmin interface {
 	// Init begins a new store with this node as its first member.
@@ -25,7 +24,7 @@ type StoreAdmin interface {
 	Join(ctx context.Context, token string) error
 	// Token makes a token for one node.
 	Token(ctx context.Context, ttl time.Duration) (token string, expires time.Time, err error)
-	Members(ctx context.Context) (raft.Membership, error)
+	Members(ctx context.Context) (inventory.Membership, error)
 	// Remove takes out the member of a node, or the one with this id. What would
 	// stop the store is refused unless forced.
 	Remove(ctx context.Context, node string, force bool) error
@@ -72,10 +71,8 @@ func storeError(subject string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, raft.ErrRefused):
-		text := strings.ReplaceAll(err.Error(), raft.ErrRefused.Error()+": ", "")
-		return &problem{code: codes.FailedPrecondition, reason: ReasonStoreRefused, subject: subject, cause: err,
-			message: strings.TrimSuffix(text, ": "+raft.ErrRefused.Error())}
+	case errors.Is(err, inventory.ErrRefused):
+		return &problem{code: codes.FailedPrecondition, reason: ReasonStoreRefused, subject: subject, cause: err, message: err.Error()}
 	case errors.Is(err, inventory.ErrUnavailable):
 		return &problem{code: codes.Unavailable, reason: ReasonStoreUnavailable, retry: 2 * time.Second, cause: err, message: err.Error()}
 	}
@@ -89,7 +86,7 @@ func changeStore(ctx context.Context, limit time.Duration, subject, mend string,
 	defer cancel()
 	err := do(callCtx)
 	late := err != nil && ctx.Err() == nil && callCtx.Err() != nil
-	if late || errors.Is(err, inventory.ErrUnavailable) && !errors.Is(err, raft.ErrRefused) {
+	if late || errors.Is(err, inventory.ErrUnavailable) && !errors.Is(err, inventory.ErrRefused) {
 		text := err.Error()
 		if late {
 			text = fmt.Sprintf("no end within %s (%s)", limit, text)
@@ -99,7 +96,7 @@ func changeStore(ctx context.Context, limit time.Duration, subject, mend string,
 	return storeError(subject, err)
 }
 
-func (s *Server) members(ctx context.Context, admin StoreAdmin) (m raft.Membership, err error) {
+func (s *Server) members(ctx context.Context, admin StoreAdmin) (m inventory.Membership, err error) {
 	err = s.call(ctx, func(ctx context.Context) error {
 		m, err = admin.Members(ctx)
 		return err

@@ -8,7 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"github.com/doproxy/doproxy/inventory/raft"
+	"github.com/doproxy/doproxy/inventory"
 	pb "github.com/doproxy/doproxy/proto/doproxy/v1"
 )
 
@@ -25,10 +25,10 @@ func parseMember(field, name string) (string, error) {
 }
 
 // without takes the member of a node, or the one with this id, out of m.
-func without(m raft.Membership, name string) (gone raft.Member, left raft.Membership, err error) {
-	found := matching(m.Members, func(one raft.Member) bool { return one.Node == name })
+func without(m inventory.Membership, name string) (gone inventory.StoreMember, left inventory.Membership, err error) {
+	found := matching(m.Members, func(one inventory.StoreMember) bool { return one.Node == name })
 	if len(found) == 0 {
-		found = matching(m.Members, func(one raft.Member) bool { return one.ID == name })
+		found = matching(m.Members, func(one inventory.StoreMember) bool { return one.ID == name })
 	}
 	switch {
 	case len(found) == 0:
@@ -41,13 +41,13 @@ func without(m raft.Membership, name string) (gone raft.Member, left raft.Member
 		return gone, left, storeRefused(name, fmt.Sprintf("node %s has %d members, %s: name the one to remove by its id", name, len(found), strings.Join(ids, ", ")))
 	}
 	gone = found[0]
-	left = raft.Membership{Cluster: m.Cluster, Members: matching(m.Members, func(one raft.Member) bool { return one.ID != gone.ID })}
+	left = inventory.Membership{Cluster: m.Cluster, Members: matching(m.Members, func(one inventory.StoreMember) bool { return one.ID != gone.ID })}
 	voters, healthy := votersOf(left)
 	left.Tolerates = max(0, healthy-quorum(voters))
 	return gone, left, nil
 }
 
-func notMember(name string, m raft.Membership) error {
+func notMember(name string, m inventory.Membership) error {
 	var known []string
 	for _, one := range sortedMembers(m.Members) {
 		known = append(known, one.Node)
@@ -56,7 +56,7 @@ func notMember(name string, m raft.Membership) error {
 		message: fmt.Sprintf("the store has no member %q: it has %s", name, or(strings.Join(known, ", "), "none"))}
 }
 
-func matching(members []raft.Member, fits func(raft.Member) bool) (out []raft.Member) {
+func matching(members []inventory.StoreMember, fits func(inventory.StoreMember) bool) (out []inventory.StoreMember) {
 	for _, one := range members {
 		if fits(one) {
 			out = append(out, one)
@@ -65,7 +65,7 @@ func matching(members []raft.Member, fits func(raft.Member) bool) (out []raft.Me
 	return out
 }
 
-func votersOf(m raft.Membership) (voters, healthy int) {
+func votersOf(m inventory.Membership) (voters, healthy int) {
 	for _, one := range m.Members {
 		if one.Voter {
 			voters++
@@ -80,7 +80,7 @@ func votersOf(m raft.Membership) (voters, healthy int) {
 func quorum(voters int) int { return voters/2 + 1 }
 
 // leaderOf is the resource name of the node that leads; empty if none does.
-func leaderOf(m raft.Membership) string {
+func leaderOf(m inventory.Membership) string {
 	for _, one := range m.Members {
 		if one.Leader {
 			return NodeName(one.Node)
@@ -89,14 +89,14 @@ func leaderOf(m raft.Membership) string {
 	return ""
 }
 
-func sortedMembers(members []raft.Member) []raft.Member {
-	return slices.SortedFunc(slices.Values(members), func(a, b raft.Member) int {
+func sortedMembers(members []inventory.StoreMember) []inventory.StoreMember {
+	return slices.SortedFunc(slices.Values(members), func(a, b inventory.StoreMember) int {
 		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.ID, b.ID))
 	})
 }
 
 // MembershipToProto puts a membership in the API's form, members by name.
-func MembershipToProto(m raft.Membership) *pb.Membership {
+func MembershipToProto(m inventory.Membership) *pb.Membership {
 	out := &pb.Membership{Cluster: m.Cluster, Tolerates: int32(m.Tolerates)}
 	for _, one := range sortedMembers(m.Members) {
 		out.Members = append(out.Members, memberToProto(one))
@@ -104,7 +104,7 @@ func MembershipToProto(m raft.Membership) *pb.Membership {
 	return out
 }
 
-func memberToProto(m raft.Member) *pb.Member {
+func memberToProto(m inventory.StoreMember) *pb.Member {
 	return &pb.Member{
 		Node: NodeName(m.Node), Id: m.ID, Address: m.Address, Version: m.Version,
 		Leader: m.Leader, Voter: m.Voter, Healthy: m.Healthy, Behind: m.Behind, Since: timestamp(m.Since),

@@ -14,7 +14,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/doproxy/doproxy/inventory"
-	"github.com/doproxy/doproxy/inventory/raft"
 	pb "github.com/doproxy/doproxy/proto/doproxy/v1"
 	"github.com/doproxy/doproxy/server"
 )
@@ -23,7 +22,7 @@ import (
 type storeAdmin struct {
 	mu      sync.Mutex
 	err     error
-	members []raft.Member
+	members []inventory.StoreMember
 	calls   []string
 }
 
@@ -42,8 +41,8 @@ func (a *storeAdmin) Token(_ context.Context, ttl time.Duration) (string, time.T
 	return "secret", time.Unix(3600, 0).Add(ttl), a.did("token " + ttl.String())
 }
 
-func (a *storeAdmin) Members(context.Context) (raft.Membership, error) {
-	return raft.Membership{Cluster: "01STORE", Members: slices.Clone(a.members), Tolerates: 1}, nil
+func (a *storeAdmin) Members(context.Context) (inventory.Membership, error) {
+	return inventory.Membership{Cluster: "01STORE", Members: slices.Clone(a.members), Tolerates: 1}, nil
 }
 
 func (a *storeAdmin) Remove(_ context.Context, node string, force bool) error {
@@ -58,8 +57,8 @@ func (a *storeAdmin) StepDown(context.Context) error {
 	return err
 }
 
-func voter(node string, healthy bool) raft.Member {
-	return raft.Member{ID: node + "-a1", Node: node, Voter: true, Healthy: healthy, Leader: node == "lb1"}
+func voter(node string, healthy bool) inventory.StoreMember {
+	return inventory.StoreMember{ID: node + "-a1", Node: node, Voter: true, Healthy: healthy, Leader: node == "lb1"}
 }
 
 func storeNode(t *testing.T, o server.Options) (*node, pb.StoreServiceClient) {
@@ -117,7 +116,7 @@ func TestStoreOfANodeWithoutOne(t *testing.T) {
 }
 
 func TestStoreErrors(t *testing.T) {
-	admin := &storeAdmin{members: []raft.Member{voter("lb1", true), voter("lb2", true), voter("lb3", true)}}
+	admin := &storeAdmin{members: []inventory.StoreMember{voter("lb1", true), voter("lb2", true), voter("lb3", true)}}
 	n, store := storeNode(t, server.Options{StoreName: "raft", StoreAdmin: admin})
 	n.store.Partition() // none of this needs the inventory
 	remove := func() error {
@@ -130,8 +129,8 @@ func TestStoreErrors(t *testing.T) {
 		reason string
 		text   string // its end
 	}{
-		{fmt.Errorf("%w: lb9 knows better", raft.ErrRefused), codes.FailedPrecondition, server.ReasonStoreRefused, "= lb9 knows better"},
-		{fmt.Errorf("removing lb2: %w", fmt.Errorf("it is busy: %w", raft.ErrRefused)), codes.FailedPrecondition, server.ReasonStoreRefused, "= removing lb2: it is busy"},
+		{inventory.Refuse("lb9 knows better"), codes.FailedPrecondition, server.ReasonStoreRefused, "= lb9 knows better"},
+		{fmt.Errorf("removing lb2: %w", inventory.Refuse("it is busy")), codes.FailedPrecondition, server.ReasonStoreRefused, "= removing lb2: it is busy"},
 		{fmt.Errorf("%w: no leader", inventory.ErrUnavailable), codes.Unavailable, server.ReasonOutcomeUnknown, "no leader; it may have been done all the same: look (doproxy cluster members) before asking again"},
 		{errors.New("index out of range"), codes.Internal, server.ReasonInternal, "index out of range"},
 	} {
@@ -149,7 +148,7 @@ func TestStoreErrors(t *testing.T) {
 }
 
 func TestStoreMembers(t *testing.T) {
-	admin := &storeAdmin{members: []raft.Member{voter("lb1", true), voter("lb3", false), voter("lb2", true)}}
+	admin := &storeAdmin{members: []inventory.StoreMember{voter("lb1", true), voter("lb3", false), voter("lb2", true)}}
 	_, store := storeNode(t, server.Options{StoreName: "raft", StoreAdmin: admin})
 	got := must(store.GetStore(t.Context(), &pb.GetStoreRequest{}))
 	if m := got.Membership; got.Store != "raft" || m.GetCluster() != "01STORE" || len(m.Members) != 3 || m.Members[1].Node != "nodes/lb2" || m.Tolerates != 1 || m.Members[0].Since != nil {
@@ -182,7 +181,7 @@ func TestStoreMembers(t *testing.T) {
 }
 
 func TestStoreRefusesBeforeItAsks(t *testing.T) {
-	admin := &storeAdmin{members: []raft.Member{voter("lb1", true), voter("lb2", true), voter("lb3", false)}}
+	admin := &storeAdmin{members: []inventory.StoreMember{voter("lb1", true), voter("lb2", true), voter("lb3", false)}}
 	_, store := storeNode(t, server.Options{StoreName: "raft", StoreAdmin: admin})
 	remove := func(node string, force bool) error {
 		_, err := store.RemoveMember(t.Context(), &pb.RemoveMemberRequest{Node: node, Force: force})
@@ -196,7 +195,7 @@ func TestStoreRefusesBeforeItAsks(t *testing.T) {
 	wantProblem(t, err, codes.InvalidArgument, server.ReasonInvalid)
 	_, err = store.CreateJoinToken(t.Context(), &pb.CreateJoinTokenRequest{Ttl: durationpb.New(time.Second)})
 	wantProblem(t, err, codes.InvalidArgument, server.ReasonInvalid)
-	admin.members = []raft.Member{voter("lb1", true), {ID: "lb2-b2", Node: "lb2", Healthy: true}}
+	admin.members = []inventory.StoreMember{voter("lb1", true), {ID: "lb2-b2", Node: "lb2", Healthy: true}}
 	wantProblem(t, remove("nodes/lb1", true), codes.FailedPrecondition, server.ReasonStoreRefused) // the only voter
 	admin.members = append(admin.members, voter("lb2", false))
 	err = remove("nodes/lb2", false)
@@ -256,7 +255,7 @@ func TestMigrate(t *testing.T) {
 		_, _, err := run(bad[0], bad[1], false)
 		wantProblem(t, err, codes.InvalidArgument, server.ReasonInvalid)
 	}
-	m.err = fmt.Errorf("%w: etcd has no inventory", raft.ErrRefused)
+	m.err = inventory.Refuse("etcd has no inventory")
 	_, _, err = run("etcd", "raft", false)
 	wantProblem(t, err, codes.FailedPrecondition, server.ReasonStoreRefused)
 

@@ -44,13 +44,6 @@ type Result struct {
 	Revision inventory.Revision
 }
 
-// ErrRefused: the move makes no sense as things are. Nothing was changed.
-var ErrRefused = errors.New("refused")
-
-func refuse(format string, args ...any) error {
-	return fmt.Errorf("%w: "+format, append([]any{ErrRefused}, args...)...)
-}
-
 // eventLife is what is left at most to records that are bound to a lease.
 const eventLife = 24 * time.Hour
 
@@ -135,9 +128,9 @@ func begin(ctx context.Context, o Options) (m *move, done bool, err error) {
 	}
 	switch {
 	case m.meta.Moved != nil && m.meta.Moved.To != o.ToName:
-		return nil, false, refuse("the inventory moved from %s to %s before", o.FromName, m.meta.Moved.To)
+		return nil, false, inventory.Refuse("the inventory moved from %s to %s before", o.FromName, m.meta.Moved.To)
 	case m.meta.Moved == nil && m.meta.Schema > inventory.Schema:
-		return nil, false, refuse("the inventory has schema %d and this doproxy knows %d: use a newer doproxy", m.meta.Schema, inventory.Schema)
+		return nil, false, inventory.Refuse("the inventory has schema %d and this doproxy knows %d: use a newer doproxy", m.meta.Schema, inventory.Schema)
 	}
 	there, err := o.To.List(ctx, o.Keys.Prefix())
 	if err != nil {
@@ -152,18 +145,18 @@ func begin(ctx context.Context, o Options) (m *move, done bool, err error) {
 	}
 	switch {
 	case known && meta.UID != m.meta.UID:
-		return nil, false, refuse("%s holds another cluster of this name, with uid %s and not %s", o.ToName, meta.UID, m.meta.UID)
+		return nil, false, inventory.Refuse("%s holds another cluster of this name, with uid %s and not %s", o.ToName, meta.UID, m.meta.UID)
 	case known && meta.Moved == nil && m.meta.Moved != nil:
 		return m, true, nil
 	case known && meta.Moved == nil:
-		return nil, false, refuse("%s and %s both hold this inventory as theirs: compare them with `doproxy print` before you delete the records of one", o.FromName, o.ToName)
+		return nil, false, inventory.Refuse("%s and %s both hold this inventory as theirs: compare them with `doproxy print` before you delete the records of one", o.FromName, o.ToName)
 	case known: // a former home: its records are replaced
 		return m, false, nil
 	case begun.UID == m.meta.UID && begun.From == o.FromName:
 		m.tell("going on with a move that was interrupted")
 		return m, false, nil
 	case len(there.KVs) > 0:
-		return nil, false, refuse("%s has %d records below %s that are of no inventory known here, such as %s: delete them first", o.ToName, len(there.KVs), o.Keys.Prefix(), there.KVs[0].Key)
+		return nil, false, inventory.Refuse("%s has %d records below %s that are of no inventory known here, such as %s: delete them first", o.ToName, len(there.KVs), o.Keys.Prefix(), there.KVs[0].Key)
 	}
 	value, err := json.Marshal(mark{UID: m.meta.UID, From: o.FromName})
 	if err != nil {
@@ -193,7 +186,7 @@ func (m *move) readMeta(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", m.FromName, err)
 	}
 	if kv.Mod == 0 {
-		return refuse("%s holds no inventory of this cluster", m.FromName)
+		return inventory.Refuse("%s holds no inventory of this cluster", m.FromName)
 	}
 	meta, err := inventory.DecodeMeta(kv)
 	if err != nil {
@@ -263,7 +256,7 @@ func Abort(ctx context.Context, o Options) error {
 	}
 	meta, known := m.targetMeta(there)
 	if known && meta.Moved == nil {
-		return refuse("%s holds the whole inventory: move it back with --from %s --to %s", o.ToName, o.ToName, o.FromName)
+		return inventory.Refuse("%s holds the whole inventory: move it back with --from %s --to %s", o.ToName, o.ToName, o.FromName)
 	}
 	if err := m.thaw(ctx); err != nil {
 		return err

@@ -220,7 +220,7 @@ func TestRefused(t *testing.T) {
 	from, to := migrate.Store(inventorytest.NewMemory()), migrate.Store(inventorytest.NewMemory())
 	refused := func(what string, o migrate.Options) {
 		t.Helper()
-		if _, err := migrate.Run(t.Context(), o); !errors.Is(err, migrate.ErrRefused) {
+		if _, err := migrate.Run(t.Context(), o); !errors.Is(err, inventory.ErrRefused) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -233,7 +233,7 @@ func TestRefused(t *testing.T) {
 	to = inventorytest.NewMemory()
 	fill(t, to)
 	refused("another cluster", options(from, to))
-	if err := migrate.Abort(t.Context(), options(from, to)); !errors.Is(err, migrate.ErrRefused) {
+	if err := migrate.Abort(t.Context(), options(from, to)); !errors.Is(err, inventory.ErrRefused) {
 		t.Errorf("abort with a whole target: %v", err)
 	}
 }

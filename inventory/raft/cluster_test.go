@@ -116,7 +116,7 @@ func (c *cluster) join(i int) {
 func (c *cluster) voters(want int) {
 	c.Helper()
 	c.eventually(fmt.Sprint(want, " voters"), func() error {
-		var all Membership
+		var all inventory.Membership
 		err := errors.New("no node is open")
 		for _, n := range c.nodes {
 			if all, err = n.Members(c.Context()); err == nil {

@@ -48,7 +48,7 @@ func (n *Node) vacate() error {
 	default:
 	}
 	if err := n.failed.Load(); err != nil {
-		return refuse("node %s is a member of a store already, and cannot write to its disk: %v", n.opts.Name, *err)
+		return inventory.Refuse("node %s is a member of a store already, and cannot write to its disk: %v", n.opts.Name, *err)
 	}
 	m := n.member.Load()
 	if m == nil {
@@ -56,7 +56,7 @@ func (n *Node) vacate() error {
 	}
 	why := m.refused.Load()
 	if why == nil {
-		return refuse("node %s is a member of store %s already", n.opts.Name, m.Cluster)
+		return inventory.Refuse("node %s is a member of store %s already", n.opts.Name, m.Cluster)
 	}
 	n.member.Store(nil)
 	n.notify()
@@ -77,7 +77,7 @@ func (n *Node) Init(ctx context.Context) (cluster string, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if m := n.member.Load(); m != nil {
-		return "", refuse("node %s is a member of store %s already", n.opts.Name, m.Cluster)
+		return "", inventory.Refuse("node %s is a member of store %s already", n.opts.Name, m.Cluster)
 	}
 	if err := n.vacate(); err != nil {
 		return "", err
@@ -144,7 +144,7 @@ func (m *member) mark() {
 // Token makes a token that lets one node join, once, until it expires.
 func (n *Node) Token(ctx context.Context, ttl time.Duration) (token string, expires time.Time, err error) {
 	if ttl < time.Minute || ttl > 30*24*time.Hour {
-		return "", time.Time{}, refuse("a token's life of %s: use 1m to 720h", ttl)
+		return "", time.Time{}, inventory.Refuse("a token's life of %s: use 1m to 720h", ttl)
 	}
 	m, err := n.running()
 	if err != nil {
@@ -192,13 +192,13 @@ func (n *Node) Token(ctx context.Context, ttl time.Duration) (token string, expi
 func (n *Node) Join(ctx context.Context, token string) error {
 	t, err := pki.ParseToken(token)
 	if err != nil {
-		return refuse("%s", err)
+		return inventory.Refuse("%s", err)
 	}
 	switch {
 	case time.Now().After(t.Expires):
-		return refuse("the token expired at %s: make another with `doproxy cluster token`", t.Expires.UTC().Format(time.DateTime))
+		return inventory.Refuse("the token expired at %s: make another with `doproxy cluster token`", t.Expires.UTC().Format(time.DateTime))
 	case (t.Fingerprint == "") != n.opts.Plain:
-		return refuse("raft.plain is %t on this node, and the store that the token is of has it otherwise", n.opts.Plain)
+		return inventory.Refuse("raft.plain is %t on this node, and the store that the token is of has it otherwise", n.opts.Plain)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -229,7 +229,7 @@ func (n *Node) Join(ctx context.Context, token string) error {
 	for {
 		m := n.member.Load()
 		if why := m.refused.Load(); why != nil {
-			return refuse("%s", *why)
+			return inventory.Refuse("%s", *why)
 		}
 		if err := m.catchUp(ctx); err == nil {
 			return nil
@@ -269,7 +269,7 @@ func (n *Node) askToJoin(ctx context.Context, t pki.Token, request *storev1.Join
 		case err == nil:
 			return r, nil
 		case s.Code() == codes.FailedPrecondition:
-			return nil, refuse("%s", s.Message())
+			return nil, inventory.Refuse("%s", s.Message())
 		default:
 			errs = append(errs, fmt.Errorf("%s: %s", address, s.Message()))
 		}
@@ -291,7 +291,7 @@ func (s joinService) Join(ctx context.Context, r *storev1.JoinRequest) (*storev1
 	return answer, nil
 }
 
-var errToken = refuse("the token is not known: it was used, is too old, or is of another store; make another with `doproxy cluster token`")
+var errToken = inventory.Refuse("the token is not known: it was used, is too old, or is of another store; make another with `doproxy cluster token`")
 
 func (m *member) letJoin(ctx context.Context, r *storev1.JoinRequest) (*storev1.JoinResponse, error) {
 	l, err := m.List(ctx, systemPrefix)
@@ -319,7 +319,7 @@ func (m *member) letJoin(ctx context.Context, r *storev1.JoinRequest) (*storev1.
 			return nil, err
 		}
 		if answer.Certificate, err = authority.Sign(r.Csr, r.Id, time.Now()); err != nil {
-			return nil, refuse("%s", err)
+			return nil, inventory.Refuse("%s", err)
 		}
 		answer.Ca = authority.CertPEM()
 	}

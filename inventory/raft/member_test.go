@@ -36,7 +36,7 @@ func (c *cluster) has(i int, key, value string) {
 
 func refused(t *testing.T, what string, err error, words string) {
 	t.Helper()
-	if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), words) {
+	if !errors.Is(err, inventory.ErrRefused) || !strings.Contains(err.Error(), words) {
 		t.Errorf("%s: %v, want a refusal that says %q", what, err, words)
 	}
 }

@@ -149,8 +149,8 @@ func (m *member) recovered() []string {
 }
 
 // Members are the servers of the store, by node, as the leader sees them.
-func (n *Node) Members(ctx context.Context) (Membership, error) {
-	var all Membership
+func (n *Node) Members(ctx context.Context) (inventory.Membership, error) {
+	var all inventory.Membership
 	err := n.retry(ctx, "asking for the members", func(ctx context.Context, m *member) error {
 		var r *storev1.ListMembersResponse
 		var err error
@@ -164,9 +164,9 @@ func (n *Node) Members(ctx context.Context) (Membership, error) {
 		if err != nil {
 			return err
 		}
-		all = Membership{Cluster: m.Cluster, Tolerates: int(r.Tolerates)}
+		all = inventory.Membership{Cluster: m.Cluster, Tolerates: int(r.Tolerates)}
 		for _, s := range r.Members {
-			x := Member{
+			x := inventory.StoreMember{
 				ID: s.Id, Node: s.Node, Address: s.Address, Version: s.Version, Leader: s.Leader, Voter: s.Voter,
 				Healthy: s.Healthy, Behind: s.Behind,
 			}
@@ -260,7 +260,7 @@ func (l *leading) remove(ctx context.Context, node string, force bool) error {
 		for _, s := range all {
 			nodes = append(nodes, s.Node)
 		}
-		return refuse("no member %q: there are %s", node, strings.Join(nodes, ", "))
+		return inventory.Refuse("no member %q: there are %s", node, strings.Join(nodes, ", "))
 	}
 	gone := all[i]
 	voters, healthy := 0, 0
@@ -274,9 +274,9 @@ func (l *leading) remove(ctx context.Context, node string, force bool) error {
 	}
 	switch {
 	case voters == 0:
-		return refuse("%s is the only voter: the store would be gone", gone.Node)
+		return inventory.Refuse("%s is the only voter: the store would be gone", gone.Node)
 	case healthy < voters/2+1 && !force:
-		return refuse("without %s, %d of %d voters are healthy, which is no quorum: mend or replace the others first, or use --force", gone.Node, healthy, voters)
+		return inventory.Refuse("without %s, %d of %d voters are healthy, which is no quorum: mend or replace the others first, or use --force", gone.Node, healthy, voters)
 	case gone.Leader:
 		if err := l.stepDown(); err != nil {
 			return err
@@ -331,7 +331,7 @@ func (l *leading) transfer(onlyAble bool) error {
 		able = append(able, others...)
 	}
 	if len(able) == 0 {
-		return refuse("no other voter is there to lead")
+		return inventory.Refuse("no other voter is there to lead")
 	}
 	var errs error
 	for _, s := range able {

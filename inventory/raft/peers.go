@@ -91,7 +91,7 @@ func call[T any](ctx context.Context, m *member, do func(context.Context, storev
 	case s.Code() == codes.FailedPrecondition && s.Message() == notLeading:
 		return answer, false, errNoLeader
 	case s.Code() == codes.FailedPrecondition:
-		return answer, true, refuse("%s", s.Message())
+		return answer, true, inventory.Refuse("%s", s.Message())
 	}
 	return answer, true, fmt.Errorf("%w: the leader: %s", inventory.ErrUnavailable, s.Message())
 }
@@ -129,7 +129,7 @@ func (s outcastService) Register(_ context.Context, r *storev1.RegisterRequest) 
 // outcast is why a server may not come back; nil if it may.
 func (m *member) outcast(id string) error {
 	if why := valueOf(m.machine.list(removedPrefix+id), removedPrefix+id); why != nil {
-		return refuse("this member %s: join anew with `doproxy cluster join`", why)
+		return inventory.Refuse("this member %s: join anew with `doproxy cluster join`", why)
 	}
 	return nil
 }
@@ -141,7 +141,7 @@ func rpcError(err error) error {
 		return nil
 	case errors.Is(err, errNoLeader):
 		return status.Error(codes.FailedPrecondition, notLeading)
-	case errors.Is(err, ErrRefused):
+	case errors.Is(err, inventory.ErrRefused):
 		return status.Error(codes.FailedPrecondition, err.Error())
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return status.FromContextError(err).Err()

@@ -114,7 +114,7 @@ func TestAddressChange(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if !slices.ContainsFunc(all.Members, func(m Member) bool { return m.Address == c.opts[moved].Address && m.Healthy && m.Voter }) {
+			if !slices.ContainsFunc(all.Members, func(m inventory.StoreMember) bool { return m.Address == c.opts[moved].Address && m.Healthy && m.Voter }) {
 				return fmt.Errorf("%+v", all.Members)
 			}
 			return nil
@@ -180,7 +180,7 @@ func TestRemoveKeepsQuorum(t *testing.T) {
 	}
 	c.eventually("the dead member is seen as such", func() error {
 		all, err := c.nodes[leader].Members(t.Context())
-		if err == nil && slices.ContainsFunc(all.Members, func(m Member) bool { return m.Node == c.opts[dead].Name && m.Healthy }) {
+		if err == nil && slices.ContainsFunc(all.Members, func(m inventory.StoreMember) bool { return m.Node == c.opts[dead].Name && m.Healthy }) {
 			err = errors.New("not yet")
 		}
 		return err
@@ -196,7 +196,7 @@ func TestRemoveKeepsQuorum(t *testing.T) {
 	// By force, from two to one, through the one that stays or goes.
 	c.eventually("one is left", func() error {
 		err := c.nodes[leader].Remove(t.Context(), c.opts[other].Name, true)
-		if errors.Is(err, ErrRefused) {
+		if errors.Is(err, inventory.ErrRefused) {
 			t.Fatal(err)
 		}
 		return err

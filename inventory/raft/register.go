@@ -126,7 +126,7 @@ func (l *leading) admit(ctx context.Context, r *storev1.RegisterRequest) error {
 		case l.nodeOf(s.ID) == r.Node:
 			// The node lost its disk, or another bears its name.
 			if p, err := l.progressOf(ctx, s); err == nil && p.Id == string(s.ID) {
-				return refuse("a member of node %s is alive at %s: give this node another name (`node` in doproxy.yml), or first `doproxy cluster remove %s`", r.Node, s.Address, r.Node)
+				return inventory.Refuse("a member of node %s is alive at %s: give this node another name (`node` in doproxy.yml), or first `doproxy cluster remove %s`", r.Node, s.Address, r.Node)
 			}
 			if err := l.removeServer(ctx, s.ID, "was replaced by another of node "+r.Node); err != nil {
 				return err

@@ -1060,6 +1060,393 @@ func (x *Migration) GetNext() []string {
 	return nil
 }
 
+// A record of the inventory as it stands in the store.
+type Record struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "/doproxy/{cluster}/…".
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// JSON, if it is one of doproxy's. Set by GetRecord only.
+	Value []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// Of the value, in bytes.
+	Size int64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	// At which it was last written.
+	Revision int64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	// It ends by itself unless it is renewed.
+	Leased bool `protobuf:"varint,5,opt,name=leased,proto3" json:"leased,omitempty"`
+	// Why it does not count; empty if it does.
+	SetAside      string `protobuf:"bytes,6,opt,name=set_aside,json=setAside,proto3" json:"set_aside,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Record) Reset() {
+	*x = Record{}
+	mi := &file_doproxy_v1_store_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Record) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Record) ProtoMessage() {}
+
+func (x *Record) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_store_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Record.ProtoReflect.Descriptor instead.
+func (*Record) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_store_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Record) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Record) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *Record) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Record) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Record) GetLeased() bool {
+	if x != nil {
+		return x.Leased
+	}
+	return false
+}
+
+func (x *Record) GetSetAside() string {
+	if x != nil {
+		return x.SetAside
+	}
+	return ""
+}
+
+type ListRecordsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only records whose keys begin so. What does not begin with
+	// "/doproxy/{cluster}/" is taken to follow that.
+	Prefix        string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRecordsRequest) Reset() {
+	*x = ListRecordsRequest{}
+	mi := &file_doproxy_v1_store_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRecordsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRecordsRequest) ProtoMessage() {}
+
+func (x *ListRecordsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_store_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRecordsRequest.ProtoReflect.Descriptor instead.
+func (*ListRecordsRequest) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_store_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListRecordsRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+type ListRecordsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of their keys.
+	Records []*Record `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
+	// As of which they are.
+	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRecordsResponse) Reset() {
+	*x = ListRecordsResponse{}
+	mi := &file_doproxy_v1_store_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRecordsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRecordsResponse) ProtoMessage() {}
+
+func (x *ListRecordsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_store_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRecordsResponse.ProtoReflect.Descriptor instead.
+func (*ListRecordsResponse) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_store_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListRecordsResponse) GetRecords() []*Record {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *ListRecordsResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type GetRecordRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in Record, or what follows "/doproxy/{cluster}/". Required.
+	Key           string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRecordRequest) Reset() {
+	*x = GetRecordRequest{}
+	mi := &file_doproxy_v1_store_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRecordRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRecordRequest) ProtoMessage() {}
+
+func (x *GetRecordRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_store_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRecordRequest.ProtoReflect.Descriptor instead.
+func (*GetRecordRequest) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_store_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *GetRecordRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+type GetRecordResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Record        *Record                `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRecordResponse) Reset() {
+	*x = GetRecordResponse{}
+	mi := &file_doproxy_v1_store_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRecordResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRecordResponse) ProtoMessage() {}
+
+func (x *GetRecordResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_store_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRecordResponse.ProtoReflect.Descriptor instead.
+func (*GetRecordResponse) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_store_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *GetRecordResponse) GetRecord() *Record {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+type DeleteRecordRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in GetRecordRequest. Required.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// If set, ABORTED unless the record is as of this revision.
+	Revision      int64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	ValidateOnly  bool  `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRecordRequest) Reset() {
+	*x = DeleteRecordRequest{}
+	mi := &file_doproxy_v1_store_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRecordRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRecordRequest) ProtoMessage() {}
+
+func (x *DeleteRecordRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_store_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRecordRequest.ProtoReflect.Descriptor instead.
+func (*DeleteRecordRequest) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_store_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DeleteRecordRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *DeleteRecordRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *DeleteRecordRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+type DeleteRecordResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it was, with its value.
+	Record        *Record `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteRecordResponse) Reset() {
+	*x = DeleteRecordResponse{}
+	mi := &file_doproxy_v1_store_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteRecordResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteRecordResponse) ProtoMessage() {}
+
+func (x *DeleteRecordResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_v1_store_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteRecordResponse.ProtoReflect.Descriptor instead.
+func (*DeleteRecordResponse) Descriptor() ([]byte, []int) {
+	return file_doproxy_v1_store_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DeleteRecordResponse) GetRecord() *Record {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
 var File_doproxy_v1_store_service_proto protoreflect.FileDescriptor
 
 const file_doproxy_v1_store_service_proto_rawDesc = "" +
@@ -1133,7 +1520,29 @@ const file_doproxy_v1_store_service_proto_rawDesc = "" +
 	"\arecords\x18\x04 \x01(\x03R\arecords\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\tR\x06digest\x12-\n" +
 	"\x04held\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04held\x12\x12\n" +
-	"\x04next\x18\a \x03(\tR\x04next2\xb4\x04\n" +
+	"\x04next\x18\a \x03(\tR\x04next\"\x95\x01\n" +
+	"\x06Record\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x16\n" +
+	"\x06leased\x18\x05 \x01(\bR\x06leased\x12\x1b\n" +
+	"\tset_aside\x18\x06 \x01(\tR\bsetAside\",\n" +
+	"\x12ListRecordsRequest\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\"_\n" +
+	"\x13ListRecordsResponse\x12,\n" +
+	"\arecords\x18\x01 \x03(\v2\x12.doproxy.v1.RecordR\arecords\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"$\n" +
+	"\x10GetRecordRequest\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\"?\n" +
+	"\x11GetRecordResponse\x12*\n" +
+	"\x06record\x18\x01 \x01(\v2\x12.doproxy.v1.RecordR\x06record\"h\n" +
+	"\x13DeleteRecordRequest\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"B\n" +
+	"\x14DeleteRecordResponse\x12*\n" +
+	"\x06record\x18\x01 \x01(\v2\x12.doproxy.v1.RecordR\x06record2\xa1\x06\n" +
 	"\fStoreService\x12E\n" +
 	"\bGetStore\x12\x1b.doproxy.v1.GetStoreRequest\x1a\x1c.doproxy.v1.GetStoreResponse\x12H\n" +
 	"\tInitStore\x12\x1c.doproxy.v1.InitStoreRequest\x1a\x1d.doproxy.v1.InitStoreResponse\x12H\n" +
@@ -1141,7 +1550,10 @@ const file_doproxy_v1_store_service_proto_rawDesc = "" +
 	"\x0fCreateJoinToken\x12\".doproxy.v1.CreateJoinTokenRequest\x1a#.doproxy.v1.CreateJoinTokenResponse\x12Q\n" +
 	"\fRemoveMember\x12\x1f.doproxy.v1.RemoveMemberRequest\x1a .doproxy.v1.RemoveMemberResponse\x12E\n" +
 	"\bStepDown\x12\x1b.doproxy.v1.StepDownRequest\x1a\x1c.doproxy.v1.StepDownResponse\x12S\n" +
-	"\fMigrateStore\x12\x1f.doproxy.v1.MigrateStoreRequest\x1a .doproxy.v1.MigrateStoreResponse0\x01B7Z5github.com/doproxy/doproxy/proto/doproxy/v1;doproxyv1b\x06proto3"
+	"\fMigrateStore\x12\x1f.doproxy.v1.MigrateStoreRequest\x1a .doproxy.v1.MigrateStoreResponse0\x01\x12N\n" +
+	"\vListRecords\x12\x1e.doproxy.v1.ListRecordsRequest\x1a\x1f.doproxy.v1.ListRecordsResponse\x12H\n" +
+	"\tGetRecord\x12\x1c.doproxy.v1.GetRecordRequest\x1a\x1d.doproxy.v1.GetRecordResponse\x12Q\n" +
+	"\fDeleteRecord\x12\x1f.doproxy.v1.DeleteRecordRequest\x1a .doproxy.v1.DeleteRecordResponseB7Z5github.com/doproxy/doproxy/proto/doproxy/v1;doproxyv1b\x06proto3"
 
 var (
 	file_doproxy_v1_store_service_proto_rawDescOnce sync.Once
@@ -1155,7 +1567,7 @@ func file_doproxy_v1_store_service_proto_rawDescGZIP() []byte {
 	return file_doproxy_v1_store_service_proto_rawDescData
 }
 
-var file_doproxy_v1_store_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_doproxy_v1_store_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_doproxy_v1_store_service_proto_goTypes = []any{
 	(*GetStoreRequest)(nil),         // 0: doproxy.v1.GetStoreRequest
 	(*GetStoreResponse)(nil),        // 1: doproxy.v1.GetStoreResponse
@@ -1174,39 +1586,55 @@ var file_doproxy_v1_store_service_proto_goTypes = []any{
 	(*MigrateStoreRequest)(nil),     // 14: doproxy.v1.MigrateStoreRequest
 	(*MigrateStoreResponse)(nil),    // 15: doproxy.v1.MigrateStoreResponse
 	(*Migration)(nil),               // 16: doproxy.v1.Migration
-	(*timestamppb.Timestamp)(nil),   // 17: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 18: google.protobuf.Duration
+	(*Record)(nil),                  // 17: doproxy.v1.Record
+	(*ListRecordsRequest)(nil),      // 18: doproxy.v1.ListRecordsRequest
+	(*ListRecordsResponse)(nil),     // 19: doproxy.v1.ListRecordsResponse
+	(*GetRecordRequest)(nil),        // 20: doproxy.v1.GetRecordRequest
+	(*GetRecordResponse)(nil),       // 21: doproxy.v1.GetRecordResponse
+	(*DeleteRecordRequest)(nil),     // 22: doproxy.v1.DeleteRecordRequest
+	(*DeleteRecordResponse)(nil),    // 23: doproxy.v1.DeleteRecordResponse
+	(*timestamppb.Timestamp)(nil),   // 24: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 25: google.protobuf.Duration
 }
 var file_doproxy_v1_store_service_proto_depIdxs = []int32{
 	2,  // 0: doproxy.v1.GetStoreResponse.membership:type_name -> doproxy.v1.Membership
 	3,  // 1: doproxy.v1.Membership.members:type_name -> doproxy.v1.Member
-	17, // 2: doproxy.v1.Member.since:type_name -> google.protobuf.Timestamp
+	24, // 2: doproxy.v1.Member.since:type_name -> google.protobuf.Timestamp
 	2,  // 3: doproxy.v1.JoinStoreResponse.membership:type_name -> doproxy.v1.Membership
-	18, // 4: doproxy.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	17, // 5: doproxy.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	25, // 4: doproxy.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	24, // 5: doproxy.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
 	3,  // 6: doproxy.v1.RemoveMemberResponse.removed:type_name -> doproxy.v1.Member
 	2,  // 7: doproxy.v1.RemoveMemberResponse.left:type_name -> doproxy.v1.Membership
 	16, // 8: doproxy.v1.MigrateStoreResponse.result:type_name -> doproxy.v1.Migration
-	18, // 9: doproxy.v1.Migration.held:type_name -> google.protobuf.Duration
-	0,  // 10: doproxy.v1.StoreService.GetStore:input_type -> doproxy.v1.GetStoreRequest
-	4,  // 11: doproxy.v1.StoreService.InitStore:input_type -> doproxy.v1.InitStoreRequest
-	6,  // 12: doproxy.v1.StoreService.JoinStore:input_type -> doproxy.v1.JoinStoreRequest
-	8,  // 13: doproxy.v1.StoreService.CreateJoinToken:input_type -> doproxy.v1.CreateJoinTokenRequest
-	10, // 14: doproxy.v1.StoreService.RemoveMember:input_type -> doproxy.v1.RemoveMemberRequest
-	12, // 15: doproxy.v1.StoreService.StepDown:input_type -> doproxy.v1.StepDownRequest
-	14, // 16: doproxy.v1.StoreService.MigrateStore:input_type -> doproxy.v1.MigrateStoreRequest
-	1,  // 17: doproxy.v1.StoreService.GetStore:output_type -> doproxy.v1.GetStoreResponse
-	5,  // 18: doproxy.v1.StoreService.InitStore:output_type -> doproxy.v1.InitStoreResponse
-	7,  // 19: doproxy.v1.StoreService.JoinStore:output_type -> doproxy.v1.JoinStoreResponse
-	9,  // 20: doproxy.v1.StoreService.CreateJoinToken:output_type -> doproxy.v1.CreateJoinTokenResponse
-	11, // 21: doproxy.v1.StoreService.RemoveMember:output_type -> doproxy.v1.RemoveMemberResponse
-	13, // 22: doproxy.v1.StoreService.StepDown:output_type -> doproxy.v1.StepDownResponse
-	15, // 23: doproxy.v1.StoreService.MigrateStore:output_type -> doproxy.v1.MigrateStoreResponse
-	17, // [17:24] is the sub-list for method output_type
-	10, // [10:17] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	25, // 9: doproxy.v1.Migration.held:type_name -> google.protobuf.Duration
+	17, // 10: doproxy.v1.ListRecordsResponse.records:type_name -> doproxy.v1.Record
+	17, // 11: doproxy.v1.GetRecordResponse.record:type_name -> doproxy.v1.Record
+	17, // 12: doproxy.v1.DeleteRecordResponse.record:type_name -> doproxy.v1.Record
+	0,  // 13: doproxy.v1.StoreService.GetStore:input_type -> doproxy.v1.GetStoreRequest
+	4,  // 14: doproxy.v1.StoreService.InitStore:input_type -> doproxy.v1.InitStoreRequest
+	6,  // 15: doproxy.v1.StoreService.JoinStore:input_type -> doproxy.v1.JoinStoreRequest
+	8,  // 16: doproxy.v1.StoreService.CreateJoinToken:input_type -> doproxy.v1.CreateJoinTokenRequest
+	10, // 17: doproxy.v1.StoreService.RemoveMember:input_type -> doproxy.v1.RemoveMemberRequest
+	12, // 18: doproxy.v1.StoreService.StepDown:input_type -> doproxy.v1.StepDownRequest
+	14, // 19: doproxy.v1.StoreService.MigrateStore:input_type -> doproxy.v1.MigrateStoreRequest
+	18, // 20: doproxy.v1.StoreService.ListRecords:input_type -> doproxy.v1.ListRecordsRequest
+	20, // 21: doproxy.v1.StoreService.GetRecord:input_type -> doproxy.v1.GetRecordRequest
+	22, // 22: doproxy.v1.StoreService.DeleteRecord:input_type -> doproxy.v1.DeleteRecordRequest
+	1,  // 23: doproxy.v1.StoreService.GetStore:output_type -> doproxy.v1.GetStoreResponse
+	5,  // 24: doproxy.v1.StoreService.InitStore:output_type -> doproxy.v1.InitStoreResponse
+	7,  // 25: doproxy.v1.StoreService.JoinStore:output_type -> doproxy.v1.JoinStoreResponse
+	9,  // 26: doproxy.v1.StoreService.CreateJoinToken:output_type -> doproxy.v1.CreateJoinTokenResponse
+	11, // 27: doproxy.v1.StoreService.RemoveMember:output_type -> doproxy.v1.RemoveMemberResponse
+	13, // 28: doproxy.v1.StoreService.StepDown:output_type -> doproxy.v1.StepDownResponse
+	15, // 29: doproxy.v1.StoreService.MigrateStore:output_type -> doproxy.v1.MigrateStoreResponse
+	19, // 30: doproxy.v1.StoreService.ListRecords:output_type -> doproxy.v1.ListRecordsResponse
+	21, // 31: doproxy.v1.StoreService.GetRecord:output_type -> doproxy.v1.GetRecordResponse
+	23, // 32: doproxy.v1.StoreService.DeleteRecord:output_type -> doproxy.v1.DeleteRecordResponse
+	23, // [23:33] is the sub-list for method output_type
+	13, // [13:23] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_doproxy_v1_store_service_proto_init() }
@@ -1224,7 +1652,7 @@ func file_doproxy_v1_store_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doproxy_v1_store_service_proto_rawDesc), len(file_doproxy_v1_store_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

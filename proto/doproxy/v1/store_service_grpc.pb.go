@@ -26,6 +26,9 @@ const (
 	StoreService_RemoveMember_FullMethodName    = "/doproxy.v1.StoreService/RemoveMember"
 	StoreService_StepDown_FullMethodName        = "/doproxy.v1.StoreService/StepDown"
 	StoreService_MigrateStore_FullMethodName    = "/doproxy.v1.StoreService/MigrateStore"
+	StoreService_ListRecords_FullMethodName     = "/doproxy.v1.StoreService/ListRecords"
+	StoreService_GetRecord_FullMethodName       = "/doproxy.v1.StoreService/GetRecord"
+	StoreService_DeleteRecord_FullMethodName    = "/doproxy.v1.StoreService/DeleteRecord"
 )
 
 // StoreServiceClient is the client API for StoreService service.
@@ -34,8 +37,9 @@ const (
 //
 // The store of the inventory: which one it is, the members of the integrated
 // store, and how the inventory moves from one store to the other. All of it
-// works on a node that has no store yet. FAILED_PRECONDITION without
-// raft.address in the node's configuration file, but for GetStore.
+// works on a node that has no store yet, but for the records. FAILED_PRECONDITION
+// without raft.address in the node's configuration file, but for GetStore and
+// the records.
 type StoreServiceClient interface {
 	// Which store the node uses, and the members of the integrated one.
 	GetStore(ctx context.Context, in *GetStoreRequest, opts ...grpc.CallOption) (*GetStoreResponse, error)
@@ -55,6 +59,13 @@ type StoreServiceClient interface {
 	// Moves the inventory to the other store, in use, and compares both. To end the
 	// call stops it where it is: called again it goes on, or it is aborted.
 	MigrateStore(ctx context.Context, in *MigrateStoreRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[MigrateStoreResponse], error)
+	// The inventory's records as they stand in the store, without their values.
+	ListRecords(ctx context.Context, in *ListRecordsRequest, opts ...grpc.CallOption) (*ListRecordsResponse, error)
+	// One record with its value. NOT_FOUND if there is none.
+	GetRecord(ctx context.Context, in *GetRecordRequest, opts ...grpc.CallOption) (*GetRecordResponse, error)
+	// Deletes a record that nobody can read or that is none of doproxy's, and that
+	// was set aside therefore. FAILED_PRECONDITION for any other.
+	DeleteRecord(ctx context.Context, in *DeleteRecordRequest, opts ...grpc.CallOption) (*DeleteRecordResponse, error)
 }
 
 type storeServiceClient struct {
@@ -144,14 +155,45 @@ func (c *storeServiceClient) MigrateStore(ctx context.Context, in *MigrateStoreR
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type StoreService_MigrateStoreClient = grpc.ServerStreamingClient[MigrateStoreResponse]
 
+func (c *storeServiceClient) ListRecords(ctx context.Context, in *ListRecordsRequest, opts ...grpc.CallOption) (*ListRecordsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRecordsResponse)
+	err := c.cc.Invoke(ctx, StoreService_ListRecords_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *storeServiceClient) GetRecord(ctx context.Context, in *GetRecordRequest, opts ...grpc.CallOption) (*GetRecordResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetRecordResponse)
+	err := c.cc.Invoke(ctx, StoreService_GetRecord_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *storeServiceClient) DeleteRecord(ctx context.Context, in *DeleteRecordRequest, opts ...grpc.CallOption) (*DeleteRecordResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteRecordResponse)
+	err := c.cc.Invoke(ctx, StoreService_DeleteRecord_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // StoreServiceServer is the server API for StoreService service.
 // All implementations must embed UnimplementedStoreServiceServer
 // for forward compatibility.
 //
 // The store of the inventory: which one it is, the members of the integrated
 // store, and how the inventory moves from one store to the other. All of it
-// works on a node that has no store yet. FAILED_PRECONDITION without
-// raft.address in the node's configuration file, but for GetStore.
+// works on a node that has no store yet, but for the records. FAILED_PRECONDITION
+// without raft.address in the node's configuration file, but for GetStore and
+// the records.
 type StoreServiceServer interface {
 	// Which store the node uses, and the members of the integrated one.
 	GetStore(context.Context, *GetStoreRequest) (*GetStoreResponse, error)
@@ -171,6 +213,13 @@ type StoreServiceServer interface {
 	// Moves the inventory to the other store, in use, and compares both. To end the
 	// call stops it where it is: called again it goes on, or it is aborted.
 	MigrateStore(*MigrateStoreRequest, grpc.ServerStreamingServer[MigrateStoreResponse]) error
+	// The inventory's records as they stand in the store, without their values.
+	ListRecords(context.Context, *ListRecordsRequest) (*ListRecordsResponse, error)
+	// One record with its value. NOT_FOUND if there is none.
+	GetRecord(context.Context, *GetRecordRequest) (*GetRecordResponse, error)
+	// Deletes a record that nobody can read or that is none of doproxy's, and that
+	// was set aside therefore. FAILED_PRECONDITION for any other.
+	DeleteRecord(context.Context, *DeleteRecordRequest) (*DeleteRecordResponse, error)
 	mustEmbedUnimplementedStoreServiceServer()
 }
 
@@ -201,6 +250,15 @@ func (UnimplementedStoreServiceServer) StepDown(context.Context, *StepDownReques
 }
 func (UnimplementedStoreServiceServer) MigrateStore(*MigrateStoreRequest, grpc.ServerStreamingServer[MigrateStoreResponse]) error {
 	return status.Error(codes.Unimplemented, "method MigrateStore not implemented")
+}
+func (UnimplementedStoreServiceServer) ListRecords(context.Context, *ListRecordsRequest) (*ListRecordsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRecords not implemented")
+}
+func (UnimplementedStoreServiceServer) GetRecord(context.Context, *GetRecordRequest) (*GetRecordResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRecord not implemented")
+}
+func (UnimplementedStoreServiceServer) DeleteRecord(context.Context, *DeleteRecordRequest) (*DeleteRecordResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteRecord not implemented")
 }
 func (UnimplementedStoreServiceServer) mustEmbedUnimplementedStoreServiceServer() {}
 func (UnimplementedStoreServiceServer) testEmbeddedByValue()                      {}
@@ -342,6 +400,60 @@ func _StoreService_MigrateStore_Handler(srv interface{}, stream grpc.ServerStrea
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type StoreService_MigrateStoreServer = grpc.ServerStreamingServer[MigrateStoreResponse]
 
+func _StoreService_ListRecords_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRecordsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StoreServiceServer).ListRecords(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StoreService_ListRecords_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StoreServiceServer).ListRecords(ctx, req.(*ListRecordsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StoreService_GetRecord_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRecordRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StoreServiceServer).GetRecord(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StoreService_GetRecord_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StoreServiceServer).GetRecord(ctx, req.(*GetRecordRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _StoreService_DeleteRecord_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteRecordRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StoreServiceServer).DeleteRecord(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StoreService_DeleteRecord_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StoreServiceServer).DeleteRecord(ctx, req.(*DeleteRecordRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // StoreService_ServiceDesc is the grpc.ServiceDesc for StoreService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -372,6 +484,18 @@ var StoreService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "StepDown",
 			Handler:    _StoreService_StepDown_Handler,
+		},
+		{
+			MethodName: "ListRecords",
+			Handler:    _StoreService_ListRecords_Handler,
+		},
+		{
+			MethodName: "GetRecord",
+			Handler:    _StoreService_GetRecord_Handler,
+		},
+		{
+			MethodName: "DeleteRecord",
+			Handler:    _StoreService_DeleteRecord_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

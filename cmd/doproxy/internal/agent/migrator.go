@@ -2,12 +2,10 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/doproxy/doproxy/cmd/doproxy/internal/config"
 	"github.com/doproxy/doproxy/inventory/migrate"
-	"github.com/doproxy/doproxy/inventory/raft"
 	"github.com/doproxy/doproxy/server"
 )
 
@@ -19,11 +17,11 @@ func (m *migrator) Migrate(ctx context.Context, from, to string, abort bool, pro
 	by := map[string]migrate.Store{config.StoreEtcd: m.stores.etcd, config.StoreRaft: m.stores.raft}
 	o := migrate.Options{From: by[from], To: by[to], FromName: from, ToName: to, Keys: m.keys, Progress: progress}
 	if abort {
-		return server.MigrateResult{}, moveError(migrate.Abort(ctx, o))
+		return server.MigrateResult{}, migrate.Abort(ctx, o)
 	}
 	r, err := migrate.Run(ctx, o)
 	if err != nil {
-		return server.MigrateResult{}, moveError(err)
+		return server.MigrateResult{}, err
 	}
 	return server.MigrateResult{
 		Records: r.Records, Digest: r.Digest, Held: r.Held,
@@ -32,12 +30,4 @@ func (m *migrator) Migrate(ctx context.Context, from, to string, abort bool, pro
 			fmt.Sprintf("When all is well, take the %s block out of doproxy.yml.", from),
 		},
 	}, nil
-}
-
-// moveError has a refusal's words as the API wants them.
-func moveError(err error) error {
-	if errors.Is(err, migrate.ErrRefused) {
-		return fmt.Errorf("%w: %w", raft.ErrRefused, err)
-	}
-	return err
 }

@@ -17,11 +17,11 @@ func (c *client) storeCommand() *cobra.Command {
 	status := c.storeStatusCommand()
 	cmd := &cobra.Command{
 		Use: "store", GroupID: groupCluster,
-		Short:   "Show which store holds the inventory, or move it to the other",
-		Example: "  doproxy store status\n  doproxy store migrate --from etcd --to raft",
+		Short:   "Show which store holds the inventory, move it to the other, or look at its records",
+		Example: "  doproxy store status\n  doproxy store migrate --from etcd --to raft\n  doproxy store get pools/web",
 		Args:    cobra.NoArgs, RunE: status.RunE,
 	}
-	cmd.AddCommand(status, c.storeMigrateCommand())
+	cmd.AddCommand(status, c.storeMigrateCommand(), c.storeRecordsCommand(), c.storeGetCommand(), c.storeDeleteCommand())
 	return cmd
 }
 

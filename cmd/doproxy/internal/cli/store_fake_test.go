@@ -18,6 +18,7 @@ import (
 
 // storeFake is the store service of a fake: a store of three members.
 type storeFake struct {
+	raw        []*doproxyv1.Record
 	store      string
 	membership *doproxyv1.Membership
 	unknown    string // why the membership is not known
@@ -126,4 +127,36 @@ func (f *fake) MigrateStore(req *doproxyv1.MigrateStoreRequest, stream grpc.Serv
 	return stream.Send(&doproxyv1.MigrateStoreResponse{Step: &doproxyv1.MigrateStoreResponse_Result{Result: &doproxyv1.Migration{
 		From: req.GetFrom(), To: req.GetTo(), Aborted: req.GetAbort(), Records: 10042, Digest: "9c1185a5", Held: durationpb.New(312 * time.Millisecond), Next: f.next,
 	}}})
+}
+
+func (f *fake) ListRecords(_ context.Context, req *doproxyv1.ListRecordsRequest) (*doproxyv1.ListRecordsResponse, error) {
+	res := &doproxyv1.ListRecordsResponse{Revision: 9}
+	for _, r := range f.raw {
+		if strings.HasPrefix(r.GetKey(), "/doproxy/default/"+req.GetPrefix()) {
+			r := proto.Clone(r).(*doproxyv1.Record)
+			r.Value = nil
+			res.Records = append(res.Records, r)
+		}
+	}
+	return res, f.begin(req)
+}
+
+func (f *fake) GetRecord(_ context.Context, req *doproxyv1.GetRecordRequest) (*doproxyv1.GetRecordResponse, error) {
+	for _, r := range f.raw {
+		if r.GetKey() == "/doproxy/default/"+req.GetKey() {
+			return &doproxyv1.GetRecordResponse{Record: r}, f.begin(req)
+		}
+	}
+	return nil, refusal(codes.NotFound, "RECORD_NOT_FOUND", "there is no such record", "", "")
+}
+
+func (f *fake) DeleteRecord(ctx context.Context, req *doproxyv1.DeleteRecordRequest) (*doproxyv1.DeleteRecordResponse, error) {
+	res, err := f.GetRecord(ctx, &doproxyv1.GetRecordRequest{Key: req.GetKey()})
+	if err != nil {
+		return nil, err
+	}
+	if !req.GetValidateOnly() {
+		f.raw = slices.DeleteFunc(f.raw, func(r *doproxyv1.Record) bool { return r == res.GetRecord() })
+	}
+	return &doproxyv1.DeleteRecordResponse{Record: res.GetRecord()}, f.begin(req)
 }
