@@ -21,6 +21,26 @@ func (c *cluster) configure(i int, change func(string) string) {
 	}
 }
 
+// formStore forms the integrated store of all nodes.
+func (c *cluster) formStore() {
+	c.t.Helper()
+	eventually(c.t, "the first node begins the store", func() error {
+		if r := c.run(0, "cluster", "init"); r.code != 0 {
+			return fmt.Errorf("%s", r.stderr)
+		}
+		return nil
+	})
+	for i := 1; i < len(c.Nodes); i++ {
+		token := strings.TrimSpace(c.ok(0, "cluster", "token"))
+		eventually(c.t, "a node joins", func() error {
+			if r := c.run(i, "cluster", "join", token); r.code != 0 && !strings.Contains(r.stderr, "already") {
+				return fmt.Errorf("%s", r.stderr)
+			}
+			return nil
+		})
+	}
+}
+
 // The inventory moves from etcd into the agents and back, while clients are served
 // and without a change to any droplet.
 func TestMigrateStore(t *testing.T) {
@@ -43,21 +63,7 @@ func TestMigrateStore(t *testing.T) {
 		c.configure(i, func(s string) string { return s + "\nraft:\n  address: " + host + ":7477\n" })
 	}
 	restart("etcd")
-	eventually(t, "the first node begins the store", func() error {
-		if r := c.run(0, "cluster", "init"); r.code != 0 {
-			return fmt.Errorf("%s", r.stderr)
-		}
-		return nil
-	})
-	for i := 1; i < len(c.Nodes); i++ {
-		token := strings.TrimSpace(c.ok(0, "cluster", "token"))
-		eventually(t, "a node joins", func() error {
-			if r := c.run(i, "cluster", "join", token); r.code != 0 && !strings.Contains(r.stderr, "already") {
-				return fmt.Errorf("%s", r.stderr)
-			}
-			return nil
-		})
-	}
+	c.formStore()
 	for _, way := range [][2]string{{"etcd", "raft"}, {"raft", "etcd"}} {
 		out := c.ok(1, "store", "migrate", "--from", way[0], "--to", way[1], "--yes")
 		t.Log(out)

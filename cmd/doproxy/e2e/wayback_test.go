@@ -63,10 +63,38 @@ func (c *cluster) untouched() {
 	}
 }
 
-// TestRebuild: etcd is lost for good. Traffic goes on; the inventory is made anew
-// from the tags, for the old uid only, and no droplet is touched.
+// TestRebuild: the store is lost for good. Traffic goes on; the inventory is made
+// anew from the tags, for the old uid only, and no droplet is touched.
 func TestRebuild(t *testing.T) {
-	c := start(t, "--store", "etcd")
+	t.Run("etcd", func(t *testing.T) {
+		testRebuild(t, "etcd", func(c *cluster) {
+			members := c.stopEtcd()
+			for _, dir := range c.memberDirs() {
+				if err := os.RemoveAll(dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c.startMembers(members, "new")
+		})
+	})
+	t.Run("raft", func(t *testing.T) {
+		testRebuild(t, "raft", func(c *cluster) {
+			for i := range c.Nodes {
+				c.killed(i)
+			}
+			for i, n := range c.Nodes {
+				if err := os.RemoveAll(filepath.Join(filepath.Dir(n.AgentConfig), "raft")); err != nil {
+					t.Fatal(err)
+				}
+				c.restart(i)
+			}
+			c.formStore()
+		})
+	})
+}
+
+func testRebuild(t *testing.T, store string, lose func(*cluster)) {
+	c := start(t, "--store", store)
 	c.ok(0, "scale", "web=5", "--wait")
 	c.follows(5)
 	holder := c.settled(0, c.entry(0))
@@ -77,16 +105,10 @@ func TestRebuild(t *testing.T) {
 	uid, names := s.Uid, c.droplets()
 	c.savedWith(5)
 	l := startLoad(t, c.Nodes, 50)
-	members := c.stopEtcd()
-	for _, dir := range c.memberDirs() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Fatal(err)
-		}
-	}
 	if err := c.admin().ResetCalls(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c.startMembers(members, "new")
+	lose(c)
 	c.shows(0, "the nodes say that the store lost the cluster", func(s *pb.GetStatusResponse) error {
 		if s.StoreError == "" || !strings.Contains(s.StoreError, "no longer holds this cluster") {
 			return fmt.Errorf("%q", s.StoreError)
@@ -338,9 +360,7 @@ func TestOtherVersions(t *testing.T) {
 		}
 	}
 	for _, key := range []string{"droplets/web/web-77", "pools/broken", "somebody/elses", "ingress/ip/nonsense"} {
-		if _, err := client.Delete(t.Context(), prefix+key); err != nil {
-			t.Fatal(err)
-		}
+		c.ok(0, "store", "delete", key, "--yes")
 	}
 	c.ok(0, "scale", "web=3", "--wait")
 	c.follows(3)
