@@ -263,6 +263,7 @@ type Meta struct {
 type Move struct {
 	To string    `json:"to"` // "etcd" or "raft"
 	At time.Time `json:"at"`
+	By string    `json:"by,omitempty"` // the run of the move that says so
 }
 
 // Schema is the version of the records that this program writes.

@@ -49,13 +49,15 @@ func EnsureMeta(ctx context.Context, store Store, keys Keys) (Meta, error) {
 const movedSchema = 1_000_000
 
 // PutMoved marks the cluster's record, as read, as moved to another store; or, with
-// an empty name, as back.
-func PutMoved(keys Keys, m Meta, to string, at time.Time) (Guard, Op) {
+// nil, as back.
+func PutMoved(keys Keys, m Meta, to *Move) (Guard, Op) {
 	if m.Moved != nil {
 		m.Moved, m.Schema = nil, m.Schema-movedSchema
 	}
-	if to != "" {
-		m.Moved, m.Schema = &Move{To: to, At: at.UTC().Truncate(time.Millisecond)}, m.Schema+movedSchema
+	if to != nil {
+		move := *to
+		move.At = move.At.UTC().Truncate(time.Millisecond)
+		m.Moved, m.Schema = &move, m.Schema+movedSchema
 	}
 	return put(keys.Meta(), m.Mod, m)
 }

@@ -76,7 +76,7 @@ func TestChangeBesideAMove(t *testing.T) {
 	c.before = sync.OnceFunc(func() {
 		kv := must(inventory.Get(context.Background(), c.store, keys.Meta()))
 		meta := must(inventory.DecodeMeta(kv))
-		_, op := inventory.PutMoved(keys, *meta, "raft", time.Now())
+		_, op := inventory.PutMoved(keys, *meta, &inventory.Move{To: "raft", At: time.Now()})
 		c.commit(inventory.Txn{Ops: []inventory.Op{op}})
 	})
 	n := c.start("lb2")

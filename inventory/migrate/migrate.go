@@ -4,12 +4,9 @@ package migrate
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/doproxy/doproxy/inventory"
@@ -49,15 +46,15 @@ const eventLife = 24 * time.Hour
 
 type move struct {
 	Options
-	marker string
-	meta   inventory.Meta // the source's, as read last
-	lease  inventory.LeaseID
+	marker  string
+	meta    inventory.Meta // the source's, as read last
+	run     string         // of this run alone
+	claimed inventory.Revision
+	lease   inventory.LeaseID
 }
 
-// mark is the marker's value, in a target that is not whole yet.
-type mark struct {
-	UID  string `json:"uid"`
-	From string `json:"from"`
+func newMove(o Options) *move {
+	return &move{Options: o, marker: o.Keys.Prefix() + "migration", run: rand.Text()}
 }
 
 // Run moves the inventory. What was interrupted is gone on with when it is run
@@ -77,6 +74,9 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	}
 	m.tell("copying the records of cluster %s", m.meta.UID)
 	if err := m.copy(ctx); err != nil { // most of it while changes are still taken
+		if m.meta.Moved != nil {
+			err = fmt.Errorf("%w; changes are held up since an earlier run: run it again, or with --abort", err)
+		}
 		return Result{}, err
 	}
 	result, err := m.finish(ctx)
@@ -122,7 +122,7 @@ func begin(ctx context.Context, o Options) (m *move, done bool, err error) {
 	if o.Settle == 0 {
 		o.Settle = DefaultSettle
 	}
-	m = &move{Options: o, marker: o.Keys.Prefix() + "migration"}
+	m = newMove(o)
 	if err := m.readMeta(ctx); err != nil {
 		return nil, false, err
 	}
@@ -132,17 +132,11 @@ func begin(ctx context.Context, o Options) (m *move, done bool, err error) {
 	case m.meta.Moved == nil && m.meta.Schema > inventory.Schema:
 		return nil, false, inventory.Refuse("the inventory has schema %d and this doproxy knows %d: use a newer doproxy", m.meta.Schema, inventory.Schema)
 	}
-	there, err := o.To.List(ctx, o.Keys.Prefix())
+	there, err := m.lookAtTarget(ctx)
 	if err != nil {
-		return nil, false, fmt.Errorf("%s: %w", o.ToName, err)
+		return nil, false, err
 	}
-	meta, known := m.targetMeta(there)
-	var begun mark
-	for _, kv := range there.KVs {
-		if kv.Key == m.marker {
-			_ = json.Unmarshal(kv.Value, &begun)
-		}
-	}
+	meta, known := there.meta, there.known
 	switch {
 	case known && meta.UID != m.meta.UID:
 		return nil, false, inventory.Refuse("%s holds another cluster of this name, with uid %s and not %s", o.ToName, meta.UID, m.meta.UID)
@@ -151,273 +145,12 @@ func begin(ctx context.Context, o Options) (m *move, done bool, err error) {
 	case known && meta.Moved == nil:
 		return nil, false, inventory.Refuse("%s and %s both hold this inventory as theirs: compare them with `doproxy print` before you delete the records of one", o.FromName, o.ToName)
 	case known: // a former home: its records are replaced
-		return m, false, nil
-	case begun.UID == m.meta.UID && begun.From == o.FromName:
+	case there.ours(m):
 		m.tell("going on with a move that was interrupted")
-		return m, false, nil
 	case len(there.KVs) > 0:
 		return nil, false, inventory.Refuse("%s has %d records below %s that are of no inventory known here, such as %s: delete them first", o.ToName, len(there.KVs), o.Keys.Prefix(), there.KVs[0].Key)
 	}
-	value, err := json.Marshal(mark{UID: m.meta.UID, From: o.FromName})
-	if err != nil {
-		return nil, false, err
-	}
-	_, err = o.To.Commit(ctx, inventory.Txn{
-		Guards: []inventory.Guard{{Key: m.marker}, {Key: o.Keys.Meta()}},
-		Ops:    []inventory.Op{{Key: m.marker, Value: value}},
-	})
-	return m, false, err
-}
-
-func (m *move) targetMeta(l inventory.Listing) (inventory.Meta, bool) {
-	for _, kv := range l.KVs {
-		if kv.Key == m.Keys.Meta() {
-			if meta, err := inventory.DecodeMeta(kv); err == nil {
-				return *meta, true
-			}
-		}
-	}
-	return inventory.Meta{}, false
-}
-
-func (m *move) readMeta(ctx context.Context) error {
-	kv, err := inventory.Get(ctx, m.From, m.Keys.Meta())
-	if err != nil {
-		return fmt.Errorf("%s: %w", m.FromName, err)
-	}
-	if kv.Mod == 0 {
-		return inventory.Refuse("%s holds no inventory of this cluster", m.FromName)
-	}
-	meta, err := inventory.DecodeMeta(kv)
-	if err != nil {
-		return err
-	}
-	m.meta = *meta
-	return nil
-}
-
-// freeze has every agent keep its hands off the source. Its leader key goes in
-// the same transaction, so that nothing of its leader is done any more.
-func (m *move) freeze(ctx context.Context) error {
-	for m.meta.Moved == nil {
-		var txn inventory.Txn
-		txn.Add(inventory.PutMoved(m.Keys, m.meta, m.ToName, time.Now()))
-		txn.Ops = append(txn.Ops, inventory.Op{Key: m.Keys.Leader(), Delete: true})
-		if _, err := m.From.Commit(ctx, txn); err != nil && !errors.Is(err, inventory.ErrConflict) {
-			return err
-		}
-		if err := m.readMeta(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// putBack ends what freeze began, unless the target is whole.
-func (m *move) putBack(ctx context.Context, cause error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	there, err := m.To.List(ctx, m.Keys.Prefix())
-	if err == nil {
-		if meta, known := m.targetMeta(there); known && meta.Moved == nil {
-			return fmt.Errorf("the inventory is in %s now, though there was an error: %w", m.ToName, cause)
-		}
-		err = m.thaw(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("%w; changes are still held up (%w): run it again, or with --abort", cause, err)
-	}
-	return fmt.Errorf("%w; the inventory is in %s as before", cause, m.FromName)
-}
-
-func (m *move) thaw(ctx context.Context) error {
-	for {
-		if err := m.readMeta(ctx); err != nil {
-			return err
-		}
-		if m.meta.Moved == nil {
-			return nil
-		}
-		var txn inventory.Txn
-		txn.Add(inventory.PutMoved(m.Keys, m.meta, "", time.Time{}))
-		if _, err := m.From.Commit(ctx, txn); err != nil && !errors.Is(err, inventory.ErrConflict) {
-			return err
-		}
-	}
-}
-
-// Abort puts the source back into use and takes the copy away, if the target is
-// not whole.
-func Abort(ctx context.Context, o Options) error {
-	m := &move{Options: o, marker: o.Keys.Prefix() + "migration"}
-	there, err := o.To.List(ctx, o.Keys.Prefix())
-	if err != nil {
-		return fmt.Errorf("%s: %w", o.ToName, err)
-	}
-	meta, known := m.targetMeta(there)
-	if known && meta.Moved == nil {
-		return inventory.Refuse("%s holds the whole inventory: move it back with --from %s --to %s", o.ToName, o.ToName, o.FromName)
-	}
-	if err := m.thaw(ctx); err != nil {
-		return err
-	}
-	if known {
-		return nil // a former home keeps what it had
-	}
-	var ops []inventory.Op
-	for _, kv := range there.KVs {
-		ops = append(ops, inventory.Op{Key: kv.Key, Delete: true})
-	}
-	return m.write(ctx, ops)
-}
-
-// copied says whether a record is taken along, and whether it is bound to a lease
-// in the target too. Who leads and what nodes report is written anew.
-func (m *move) copied(kv inventory.KV) (leased, ok bool) {
-	rest := strings.TrimPrefix(kv.Key, m.Keys.Prefix())
-	switch {
-	case kv.Key == m.Keys.Meta(), kv.Key == m.Keys.Leader(), kv.Key == m.marker:
-		return false, false
-	case kv.Lease == 0:
-		return false, true
-	case strings.HasPrefix(rest, "nodes/"):
-		return false, false
-	}
-	return true, true
-}
-
-// copy makes the target's records those of the source, as far as they differ.
-func (m *move) copy(ctx context.Context) error {
-	here, there, err := m.both(ctx)
-	if err != nil {
-		return err
-	}
-	var ops []inventory.Op
-	wanted := map[string]bool{}
-	old := map[string]inventory.KV{}
-	for _, kv := range there.KVs {
-		old[kv.Key] = kv
-	}
-	for _, kv := range here.KVs {
-		leased, ok := m.copied(kv)
-		if !ok {
-			continue
-		}
-		wanted[kv.Key] = true
-		if same(old[kv.Key], kv, leased) {
-			continue
-		}
-		op := inventory.Op{Key: kv.Key, Value: kv.Value}
-		if leased {
-			if m.lease == 0 {
-				if m.lease, err = m.To.Grant(ctx, eventLife); err != nil {
-					return err
-				}
-			}
-			op.Lease = m.lease
-		}
-		ops = append(ops, op)
-	}
-	for _, kv := range there.KVs {
-		if !wanted[kv.Key] && kv.Key != m.Keys.Meta() && kv.Key != m.marker {
-			ops = append(ops, inventory.Op{Key: kv.Key, Delete: true})
-		}
-	}
-	return m.write(ctx, ops)
-}
-
-func same(old, kv inventory.KV, leased bool) bool {
-	return old.Mod != 0 && string(old.Value) == string(kv.Value) && (old.Lease != 0) == leased
-}
-
-func (m *move) both(ctx context.Context) (here, there inventory.Listing, err error) {
-	if here, err = m.From.List(ctx, m.Keys.Prefix()); err != nil {
-		return here, there, fmt.Errorf("%s: %w", m.FromName, err)
-	}
-	if there, err = m.To.List(ctx, m.Keys.Prefix()); err != nil {
-		return here, there, fmt.Errorf("%s: %w", m.ToName, err)
-	}
-	return here, there, nil
-}
-
-// maxBytes of the values of one transaction.
-const maxBytes = 512 << 10
-
-// write does operations in the target, many at a time. One whose outcome is not
-// known is done again: each says how the record is to be.
-func (m *move) write(ctx context.Context, ops []inventory.Op) error {
-	total := len(ops)
-	for told := 0; len(ops) > 0; {
-		n, size := 0, 0
-		for n < len(ops) && n < inventory.MaxOps && (n == 0 || size+len(ops[n].Value) <= maxBytes) {
-			size += len(ops[n].Value)
-			n++
-		}
-		var err error
-		for try := 0; try < 5; try++ {
-			if _, err = m.To.Commit(ctx, inventory.Txn{Ops: ops[:n]}); !errors.Is(err, inventory.ErrUnavailable) {
-				break
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", m.ToName, err)
-		}
-		ops = ops[n:]
-		if done := total - len(ops); done-told >= 1000 {
-			m.tell("%d of %d records", done, total)
-			told = done
-		}
-	}
-	return nil
-}
-
-var errDiffer = errors.New("the stores differ")
-
-// verify compares what both hold.
-func (m *move) verify(ctx context.Context) (Result, error) {
-	here, there, err := m.both(ctx)
-	if err != nil {
-		return Result{}, err
-	}
-	old := map[string]inventory.KV{}
-	for _, kv := range there.KVs {
-		old[kv.Key] = kv
-	}
-	r := Result{Revision: there.Revision}
-	digest := sha256.New()
-	for _, kv := range here.KVs {
-		leased, ok := m.copied(kv)
-		if !ok {
-			r.LeftOut++
-			continue
-		}
-		if !same(old[kv.Key], kv, leased) {
-			return Result{}, fmt.Errorf("%w: %s", errDiffer, kv.Key)
-		}
-		delete(old, kv.Key)
-		fmt.Fprintf(digest, "%d %s %d %s", len(kv.Key), kv.Key, len(kv.Value), kv.Value)
-		r.Records++
-	}
-	for key, kv := range old {
-		if _, ok := m.copied(kv); ok {
-			return Result{}, fmt.Errorf("%w: %s", errDiffer, key)
-		}
-	}
-	r.Digest = hex.EncodeToString(digest.Sum(nil)[:8])
-	return r, nil
-}
-
-// handOver gives the target its meta record: from now on it is the inventory.
-func (m *move) handOver(ctx context.Context) (inventory.Revision, error) {
-	kv, err := inventory.Get(ctx, m.To, m.Keys.Meta())
-	if err != nil {
-		return 0, err
-	}
-	_, op := inventory.PutMoved(m.Keys, m.meta, "", time.Time{})
-	return m.To.Commit(ctx, inventory.Txn{
-		Guards: []inventory.Guard{{Key: m.Keys.Meta(), Mod: kv.Mod}},
-		Ops:    []inventory.Op{op, {Key: m.marker, Delete: true}},
-	})
+	return m, false, m.claim(ctx, there.marker.Mod, there.metaKV.Mod)
 }
 
 func (m *move) tell(format string, args ...any) {
