@@ -30,6 +30,7 @@ const (
 	keyFile      = "key.pem"
 	peersFile    = "peers.json" // addresses of the others, to find the leader by
 	walDir       = "wal"
+	snapshotDir  = "snapshots" // the library's name
 )
 
 // identity says which server of which cluster a directory is. A directory that

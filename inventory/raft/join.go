@@ -9,6 +9,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	hraft "github.com/hashicorp/raft"
@@ -52,7 +55,7 @@ func (n *Node) vacate() error {
 	}
 	m := n.member.Load()
 	if m == nil {
-		return nil
+		return n.empty()
 	}
 	why := m.refused.Load()
 	if why == nil {
@@ -63,11 +66,50 @@ func (n *Node) vacate() error {
 	if err := m.stop(); err != nil {
 		n.logger.Warn("stopping the former membership", "error", err)
 	}
-	aside := n.opts.Dir + ".removed-" + time.Now().UTC().Format("20060102T150405Z")
-	if err := os.Rename(n.opts.Dir, aside); err != nil {
+	aside, err := setAside(n.opts.Dir)
+	if err != nil {
 		return err
 	}
 	n.logger.Warn("the former membership's data is set aside", "directory", aside, "because", *why)
+	return nil
+}
+
+const asidePrefix = "removed-"
+
+// setAside moves what is in a member's directory into one inside of it, so that it
+// works where the directory is a disk of its own. The identity goes first: without
+// it the directory is nobody's, and what is left of the rest is no member's.
+func setAside(dir string) (aside string, err error) {
+	aside = filepath.Join(dir, asidePrefix+time.Now().UTC().Format("20060102T150405.000Z"))
+	if err := os.Mkdir(aside, 0o700); err != nil {
+		return "", err
+	}
+	names := []string{identityFile}
+	all, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, e := range all {
+		if e.Name() != identityFile && !strings.HasPrefix(e.Name(), asidePrefix) {
+			names = append(names, e.Name())
+		}
+	}
+	for _, name := range names {
+		if err := os.Rename(filepath.Join(dir, name), filepath.Join(aside, name)); err != nil {
+			return "", err
+		}
+	}
+	return aside, nil
+}
+
+// empty refuses a directory that has another member's log: a new one would take
+// it for its own.
+func (n *Node) empty() error {
+	for _, name := range []string{identityFile, walDir, snapshotDir} {
+		if _, err := os.Stat(filepath.Join(n.opts.Dir, name)); err == nil {
+			return inventory.Refuse("%s has a member's data (%s): restart the agent to go on with it, or move it away first", n.opts.Dir, name)
+		}
+	}
 	return nil
 }
 
@@ -113,6 +155,12 @@ func (n *Node) Init(ctx context.Context) (cluster string, err error) {
 // first log.
 func (m *member) begin(conf *hraft.Config, stable hraft.StableStore) error {
 	has, err := hraft.HasExistingState(m.disk.log, stable, m.disk.snaps)
+	if err == nil && m.Begun {
+		// A snapshot alone is not enough: the votes are with the log.
+		var term uint64
+		term, err = stable.GetUint64([]byte("CurrentTerm")) // 0 if it is not there
+		has = has && term > 0
+	}
 	switch {
 	case err != nil:
 		return err
@@ -312,6 +360,13 @@ func (m *member) letJoin(ctx context.Context, r *storev1.JoinRequest) (*storev1.
 	if token.Mod == 0 || time.Now().UnixMilli() > known.ExpiresMs || subtle.ConstantTimeCompare([]byte(hash), []byte(known.Hash)) != 1 {
 		return nil, errToken
 	}
+	if err := m.newcomer(r, l); err != nil {
+		return nil, err
+	}
+	record, err := proto.Marshal(&storev1.MemberRecord{Id: r.Id, Node: r.Node, Address: r.Address})
+	if err != nil {
+		return nil, err
+	}
 	answer := &storev1.JoinResponse{}
 	if !m.Plain {
 		authority, err := pki.ParseAuthority(valueOf(l, caCertKey), valueOf(l, caKeyKey))
@@ -323,15 +378,27 @@ func (m *member) letJoin(ctx context.Context, r *storev1.JoinRequest) (*storev1.
 		}
 		answer.Ca = authority.CertPEM()
 	}
-	// Whoever deletes it first has used it.
+	// Whoever deletes it first has used it. By the record the server is known: one
+	// without is let in by no leader, whatever certificate it has.
 	_, err = m.Commit(ctx, inventory.Txn{
-		Guards: []inventory.Guard{{Key: token.Key, Mod: token.Mod}},
-		Ops:    []inventory.Op{{Key: token.Key, Delete: true}},
+		Guards: []inventory.Guard{{Key: token.Key, Mod: token.Mod}, {Key: memberPrefix + r.Id}},
+		Ops:    []inventory.Op{{Key: token.Key, Delete: true}, {Key: memberPrefix + r.Id, Value: record}},
 	})
 	if errors.Is(err, inventory.ErrConflict) {
 		return nil, errToken
 	}
 	return answer, err
+}
+
+// newcomer refuses an id that is, or was, another server's.
+func (m *member) newcomer(r *storev1.JoinRequest, l inventory.Listing) error {
+	suffix, ok := strings.CutPrefix(r.Id, r.Node+"-")
+	taken := valueOf(l, memberPrefix+r.Id) != nil || valueOf(l, removedPrefix+r.Id) != nil ||
+		slices.ContainsFunc(m.raft.GetConfiguration().Configuration().Servers, func(s hraft.Server) bool { return string(s.ID) == r.Id })
+	if !ok || r.Node == "" || len(suffix) < 8 || strings.Trim(suffix, "0123456789abcdef") != "" || taken {
+		return inventory.Refuse("the id %q is not one of a new member of node %q", r.Id, r.Node)
+	}
+	return nil
 }
 
 func valueOf(l inventory.Listing, key string) []byte {

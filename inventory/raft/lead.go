@@ -12,6 +12,7 @@ import (
 	hraft "github.com/hashicorp/raft"
 	autopilot "github.com/hashicorp/raft-autopilot"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/doproxy/doproxy/inventory"
 	storev1 "github.com/doproxy/doproxy/proto/doproxy/store/v1"
@@ -69,7 +70,7 @@ func (m *member) leadBeside() (stop func()) {
 
 func (m *member) lead(ctx context.Context) {
 	began := time.Now()
-	a, _, err := m.enter(ctx, &storev1.Command{Kind: &storev1.Command_Begin{Begin: &storev1.Begin{}}})
+	a, err := m.beginTerm(ctx)
 	if err != nil {
 		return // it was another's term before it began
 	}
@@ -88,6 +89,28 @@ func (m *member) lead(ctx context.Context) {
 	m.notify()
 	work.Wait()
 	m.logger.Info("this member no longer leads the store", "term", l.term)
+}
+
+// beginTerm enters the first entry of this member's term. Only the end of ctx, with
+// the term, keeps it from that: what the library was busy with passes.
+func (m *member) beginTerm(ctx context.Context) (*storev1.Answer, error) {
+	for {
+		a, _, err := m.enter(ctx, &storev1.Command{Kind: &storev1.Command_Begin{Begin: &storev1.Begin{}}})
+		if err == nil {
+			return a, nil
+		}
+		pause := 10 * time.Millisecond
+		if _, _, broken := m.machine.reached(0); broken != nil {
+			// It cannot lead: another may.
+			_ = settled(ctx, m.raft.LeadershipTransfer())
+			pause = time.Second
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
 }
 
 // enter puts a command into the log and waits until it is applied. sent says
@@ -132,7 +155,28 @@ func (m *member) propose(ctx context.Context, c *storev1.Command) (*storev1.Answ
 	if m.leading.Load() == nil {
 		return nil, false, errNoLeader
 	}
+	if unknown(c.ProtoReflect()) || c.GetKind() == nil {
+		return nil, false, inventory.Refuse("the member that leads does not know such a change: it has an older doproxy")
+	}
 	return m.enter(ctx, c)
+}
+
+// unknown says whether a message has fields that this program does not know.
+func unknown(m protoreflect.Message) bool {
+	found := len(m.GetUnknown()) > 0
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case found || fd.Message() == nil || fd.IsMap():
+		case fd.IsList():
+			for i := range v.List().Len() {
+				found = found || unknown(v.List().Get(i).Message())
+			}
+		default:
+			found = unknown(v.Message())
+		}
+		return !found
+	})
+	return found
 }
 
 // applied is called after each entry that was applied here.

@@ -69,13 +69,19 @@ func newMachine() *machine {
 	}
 }
 
-var errUnknownCommand = errors.New("the log has an entry of a kind that this doproxy does not know: install a newer doproxy on this node")
+var (
+	errUnknownCommand = errors.New("the log has an entry of a kind that this doproxy does not know: install a newer doproxy on this node")
+	errOtherLog       = errors.New("this member had what another log says: stop its agent, move the directory of its data away, start it and join anew")
+)
 
 // apply does one entry. The term is that under which it was put into the log.
 func (m *machine) apply(index, term uint64, c *storev1.Command, now time.Time) *storev1.Answer {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if index <= m.index || m.broken != nil {
+	if index <= m.index && m.broken == nil {
+		m.broken = fmt.Errorf("%w: entry %d came after %d", errOtherLog, index, m.index)
+	}
+	if m.broken != nil {
 		return &storev1.Answer{}
 	}
 	m.index = index
@@ -140,17 +146,18 @@ func (m *machine) do(c *storev1.Command, now time.Time) *storev1.Answer {
 	switch kind := c.Kind.(type) {
 	case *storev1.Command_Begin:
 	case *storev1.Command_Open:
-		m.open()
-		return &storev1.Answer{Lease: int64(m.index)}
+		m.open(kind.Open.Id)
 	case *storev1.Command_Txn:
 		return m.commit(kind.Txn)
 	case *storev1.Command_Grant:
-		id := inventory.LeaseID(m.index)
+		id := inventory.LeaseID(kind.Grant.Id)
+		if id <= 0 || m.leases[id] != nil {
+			return failed(storev1.Failure_FAILURE_LEASE_LOST)
+		}
 		m.leases[id] = &lease{
 			ttl: time.Duration(kind.Grant.TtlMs) * time.Millisecond, renewed: m.index, since: now,
 			keys: map[string]struct{}{},
 		}
-		return &storev1.Answer{Lease: int64(id), Revision: int64(m.revision)}
 	case *storev1.Command_Renew:
 		// Several holders' renewals come in one entry; each asks whether its lives.
 		for _, id := range kind.Renew.Leases {
@@ -177,7 +184,10 @@ func (m *machine) do(c *storev1.Command, now time.Time) *storev1.Answer {
 	return &storev1.Answer{Revision: int64(m.revision)}
 }
 
-func (m *machine) open() {
+func (m *machine) open(id uint64) {
+	if m.sessions[id] != nil {
+		return
+	}
 	if len(m.sessions) >= maxSessions {
 		var oldest uint64
 		for id, s := range m.sessions {
@@ -187,7 +197,7 @@ func (m *machine) open() {
 		}
 		delete(m.sessions, oldest)
 	}
-	m.sessions[m.index] = &session{used: m.index, answers: map[uint64]*storev1.Answer{}}
+	m.sessions[id] = &session{used: m.index, answers: map[uint64]*storev1.Answer{}}
 }
 
 func (m *machine) commit(txn *storev1.Txn) *storev1.Answer {

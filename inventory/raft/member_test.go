@@ -110,15 +110,14 @@ func TestEmptiedDisk(t *testing.T) {
 	if err := c.nodes[lost].Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.RemoveAll(filepath.Join(c.opts[lost].Dir, walDir)); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := Open(c.opts[lost]); err == nil || !strings.Contains(err.Error(), "gone") && !strings.Contains(err.Error(), "lost") {
-		if n != nil {
-			n.Close()
+	// Neither with its snapshots, nor without.
+	for _, gone := range []string{walDir, snapshotDir} {
+		if err := os.RemoveAll(filepath.Join(c.opts[lost].Dir, gone)); err != nil {
+			t.Fatal(err)
 		}
-		if matches, _ := filepath.Glob(filepath.Join(c.opts[lost].Dir, "snapshots", "*")); len(matches) == 0 {
+		if n, err := Open(c.opts[lost]); err == nil || !strings.Contains(err.Error(), "gone") {
 			t.Errorf("a member without its log: %v", err)
+			n.Close()
 		}
 	}
 	if err := os.RemoveAll(c.opts[lost].Dir); err != nil {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	hraft "github.com/hashicorp/raft"
@@ -96,9 +97,10 @@ func (l *leading) administer() {
 		case <-time.After(time.Second):
 		}
 	}
+	interval := min(time.Second, l.opts.stabilize)
 	p := &pilot{leading: l, heard: map[hraft.ServerID]heard{}}
-	a := autopilot.New(l.raft, p, autopilot.WithLogger(l.library), autopilot.WithPromoter(new(promoter)),
-		autopilot.WithUpdateInterval(time.Second), autopilot.WithReconcileInterval(time.Second))
+	a := autopilot.New(pilotRaft{l.raft, l}, p, autopilot.WithLogger(l.library), autopilot.WithPromoter(new(promoter)),
+		autopilot.WithUpdateInterval(interval), autopilot.WithReconcileInterval(interval))
 	a.Start(l.ctx)
 	l.pilot.Store(a)
 	<-l.ctx.Done()
@@ -155,7 +157,7 @@ func (n *Node) Members(ctx context.Context) (inventory.Membership, error) {
 		var r *storev1.ListMembersResponse
 		var err error
 		if l := m.leading.Load(); l != nil {
-			r = l.list()
+			r = l.list(ctx)
 		} else {
 			r, _, err = call(ctx, m, func(ctx context.Context, leader storev1.MemberServiceClient) (*storev1.ListMembersResponse, error) {
 				return leader.ListMembers(ctx, &storev1.ListMembersRequest{})
@@ -180,21 +182,40 @@ func (n *Node) Members(ctx context.Context) (inventory.Membership, error) {
 	return all, err
 }
 
-func (s memberService) ListMembers(context.Context, *storev1.ListMembersRequest) (*storev1.ListMembersResponse, error) {
+func (s memberService) ListMembers(ctx context.Context, _ *storev1.ListMembersRequest) (*storev1.ListMembersResponse, error) {
 	l := s.leading.Load()
 	if l == nil {
 		return nil, rpcError(errNoLeader)
 	}
-	return l.list(), nil
+	return l.list(ctx), nil
 }
 
-func (l *leading) list() *storev1.ListMembersResponse {
-	r := &storev1.ListMembersResponse{}
-	var state *autopilot.State
-	if a := l.pilot.Load(); a != nil {
-		state = a.GetState()
+// list is the members with what autopilot knows of them.
+func (l *leading) list(ctx context.Context) *storev1.ListMembersResponse {
+	members, known := l.describe()
+	if !known {
+		l.ask(ctx, members)
 	}
 	voters, healthy := 0, 0
+	for _, s := range members {
+		if s.Voter {
+			voters++
+			if s.Healthy {
+				healthy++
+			}
+		}
+	}
+	return &storev1.ListMembersResponse{Members: members, Tolerates: int32(max(0, healthy-(voters/2+1)))}
+}
+
+// describe is the members, by id. known is whether autopilot has come to all of
+// them, which it has not at the begin of a term.
+func (l *leading) describe() (all []*storev1.MemberState, known bool) {
+	servers := map[hraft.ServerID]*autopilot.ServerState{}
+	if a := l.pilot.Load(); a != nil && a.GetState() != nil {
+		servers = a.GetState().Servers
+	}
+	known = true
 	for _, s := range l.raft.GetConfiguration().Configuration().Servers {
 		x := &storev1.MemberState{
 			Id: string(s.ID), Node: l.nodeOf(s.ID), Address: string(s.Address),
@@ -203,29 +224,45 @@ func (l *leading) list() *storev1.ListMembersResponse {
 		if v, ok := l.seen.Load(x.Id); ok {
 			x.Version, x.Behind = v.(seen).version, v.(seen).behind
 		}
+		if state := servers[s.ID]; state == nil {
+			known = false
+		} else {
+			x.Healthy = state.Health.Healthy
+			if !state.Health.StableSince.IsZero() {
+				x.SinceMs = state.Health.StableSince.UnixMilli()
+			}
+		}
 		if x.Leader {
 			x.Healthy, x.Behind, x.Version = true, 0, l.opts.Version
 		}
-		if state != nil {
-			if known := state.Servers[s.ID]; known != nil {
-				x.Healthy = known.Health.Healthy || x.Leader
-				if !known.Health.StableSince.IsZero() {
-					x.SinceMs = known.Health.StableSince.UnixMilli()
-				}
-			}
-		}
-		if x.Voter {
-			voters++
-			if x.Healthy {
-				healthy++
-			}
-		}
-		r.Members = append(r.Members, x)
+		all = append(all, x)
 	}
-	slices.SortFunc(r.Members, func(a, b *storev1.MemberState) int { return strings.Compare(a.Id, b.Id) })
-	r.Tolerates = int32(max(0, healthy-(voters/2+1)))
-	return r
+	slices.SortFunc(all, func(a, b *storev1.MemberState) int { return strings.Compare(a.Id, b.Id) })
+	return all, known
 }
+
+// ask finds out which members are healthy now.
+func (l *leading) ask(ctx context.Context, members []*storev1.MemberState) {
+	var work sync.WaitGroup
+	for _, s := range members {
+		work.Go(func() {
+			p, err := l.progressOf(ctx, hraft.Server{ID: hraft.ServerID(s.Id), Address: hraft.ServerAddress(s.Address)})
+			s.Healthy = err == nil && p.Id == s.Id && p.LastIndex+maxBehind >= l.raft.LastIndex()
+		})
+	}
+	work.Wait()
+}
+
+// probe is the members with their health of now: what autopilot knows is of some
+// time ago.
+func (l *leading) probe(ctx context.Context) []*storev1.MemberState {
+	all, _ := l.describe()
+	l.ask(ctx, all)
+	return all
+}
+
+// maxBehind is how many entries a healthy member may lack.
+const maxBehind = 1000
 
 // Remove takes a node's member out for good. It is refused, unless forced, where
 // those that are left would be no quorum.
@@ -253,7 +290,9 @@ func (s memberService) RemoveMember(ctx context.Context, r *storev1.RemoveMember
 }
 
 func (l *leading) remove(ctx context.Context, node string, force bool) error {
-	all := l.list().Members
+	l.admitting.Lock() // else two removals could each count on what the other takes away
+	defer l.admitting.Unlock()
+	all := l.probe(ctx)
 	i := slices.IndexFunc(all, func(s *storev1.MemberState) bool { return s.Node == node || s.Id == node })
 	if i < 0 {
 		var nodes []string
@@ -314,10 +353,14 @@ func (s memberService) StepDown(context.Context, *storev1.StepDownRequest) (*sto
 func (l *leading) stepDown() error { return l.transfer(false) }
 
 // transfer hands the leadership to a voter that keeps up; with onlyAble, to one
-// whose agent may lead, or to none.
+// whose agent may lead, or to none. They were asked just before: to one that is
+// away the library would not hand on, but might wait for it for as long as it is,
+// and take no writes meanwhile.
 func (l *leading) transfer(onlyAble bool) error {
 	var able, others []*storev1.MemberState
-	for _, s := range l.list().Members {
+	ctx, cancel := context.WithTimeout(l.ctx, l.opts.Timeout)
+	defer cancel()
+	for _, s := range l.probe(ctx) {
 		if s.Leader || !s.Voter || !s.Healthy {
 			continue
 		}
@@ -335,12 +378,6 @@ func (l *leading) transfer(onlyAble bool) error {
 	}
 	var errs error
 	for _, s := range able {
-		// The library hands on to no member that is away, but may wait for it for as
-		// long as it is, and takes no writes meanwhile.
-		if _, err := l.progressOf(l.ctx, hraft.Server{ID: hraft.ServerID(s.Id), Address: hraft.ServerAddress(s.Address)}); err != nil {
-			errs = errors.Join(errs, fmt.Errorf("%s: %w", s.Node, err))
-			continue
-		}
 		err := settled(l.member.ctx, l.raft.LeadershipTransferToServer(hraft.ServerID(s.Id), hraft.ServerAddress(s.Address)))
 		if err == nil {
 			return nil

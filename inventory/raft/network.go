@@ -10,6 +10,7 @@ import (
 	"time"
 
 	hraft "github.com/hashicorp/raft"
+	"google.golang.org/grpc/peer"
 
 	"github.com/doproxy/doproxy/inventory/raft/pki"
 )
@@ -37,7 +38,15 @@ type network struct {
 	queues map[byte]*queue
 	closed chan struct{}
 	once   sync.Once
+
+	strangers chan struct{} // one for each connection that has not proved who it is
+	mu        sync.Mutex
+	known     map[net.Conn]string // whose certificate each open connection was made with
 }
+
+// maxStrangers is how many connections may be open at a time that have not proved
+// who they are. More are closed.
+const maxStrangers = 100
 
 func listen(address, advertised string, dialer func(context.Context, string) (net.Conn, error)) (*network, error) {
 	listener, err := net.Listen("tcp", address)
@@ -47,7 +56,8 @@ func listen(address, advertised string, dialer func(context.Context, string) (ne
 	if dialer == nil {
 		dialer = dialTCP
 	}
-	n := &network{listener: listener, address: advertised, dialer: dialer, closed: make(chan struct{}), queues: map[byte]*queue{}}
+	n := &network{listener: listener, address: advertised, dialer: dialer, closed: make(chan struct{}), queues: map[byte]*queue{},
+		strangers: make(chan struct{}, maxStrangers), known: map[net.Conn]string{}}
 	for _, kind := range []byte{speakRaft, speakMember, speakJoin, outcast} {
 		n.queues[kind] = &queue{network: n, conns: make(chan net.Conn)}
 	}
@@ -69,23 +79,90 @@ func (n *network) serve() {
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
-		go n.sort(conn)
+		select {
+		case n.strangers <- struct{}{}:
+			left := sync.OnceFunc(func() { <-n.strangers })
+			go n.sort(&sorted{Conn: conn, closed: left}, left)
+		default:
+			conn.Close()
+		}
 	}
 }
 
-// sort gives a connection to who speaks what it wants.
-func (n *network) sort(conn net.Conn) {
+// sorted is a connection that came in. Its RemoteAddr is a caller if it is known
+// whose it is.
+type sorted struct {
+	net.Conn
+	caller string
+	closed func() // may be called again
+}
+
+func (c *sorted) Close() error {
+	c.closed()
+	return c.Conn.Close()
+}
+
+func (c *sorted) RemoteAddr() net.Addr {
+	if c.caller == "" {
+		return c.Conn.RemoteAddr()
+	}
+	return caller{c.Conn.RemoteAddr(), c.caller}
+}
+
+// caller is where a call came from, and the id in the certificate.
+type caller struct {
+	net.Addr
+	id string
+}
+
+// callerOf is the id of the member that calls; unknown where members speak plain.
+func callerOf(ctx context.Context) (id string, known bool) {
+	if p, ok := peer.FromContext(ctx); ok {
+		if from, ok := p.Addr.(caller); ok {
+			return from.id, true
+		}
+	}
+	return "", false
+}
+
+// cut closes the connections of members that were removed.
+func (n *network) cut() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for conn, id := range n.known {
+		if n.banned(id) {
+			go conn.Close() // which takes itself off the list
+		}
+	}
+}
+
+// sort gives a connection to who speaks what it wants. proved is called when it is
+// no stranger's any more.
+func (n *network) sort(conn *sorted, proved func()) {
 	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout))
 	known, banned := true, false
 	if n.server != nil {
-		secure := tls.Server(conn, n.server)
+		secure := tls.Server(conn.Conn, n.server)
 		if secure.Handshake() != nil {
 			conn.Close()
 			return
 		}
-		id, ok := pki.Peer(secure.ConnectionState())
-		known, banned = ok, ok && n.banned(id)
-		conn = secure
+		var id string
+		id, known = pki.Peer(secure.ConnectionState())
+		banned = known && n.banned(id)
+		conn.Conn = secure
+		if known && !banned {
+			conn.caller = id
+			conn.closed = func() {
+				proved()
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				delete(n.known, conn)
+			}
+			n.mu.Lock()
+			n.known[conn] = id
+			n.mu.Unlock()
+		}
 	}
 	var kind [1]byte
 	if _, err := conn.Read(kind[:]); err != nil {
@@ -100,6 +177,9 @@ func (n *network) sort(conn net.Conn) {
 	if q == nil || !known && kind[0] != speakJoin || banned && kind[0] == speakRaft {
 		conn.Close()
 		return
+	}
+	if known && n.server != nil || kind[0] != speakJoin {
+		proved()
 	}
 	select {
 	case q.conns <- conn:

@@ -135,6 +135,8 @@ func Open(opts Options) (*Node, error) {
 		n.logger.Warn("this node belongs to no store yet: `doproxy cluster init` begins one, `doproxy cluster join` joins one")
 		return n, nil
 	}
+	n.mu.Lock() // so that a disk that fails meanwhile is seen to after
+	defer n.mu.Unlock()
 	if err := n.start(id); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package raft
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 
 	"github.com/doproxy/doproxy/inventory"
@@ -99,8 +100,9 @@ func (n *Node) once(ctx context.Context, op string, c *storev1.Command) (*storev
 		if c.Session == 0 {
 			var err error
 			c.Session, c.Seq, err = n.client.begin(ctx, func(ctx context.Context) (uint64, error) {
-				a, _, err := m.submit(ctx, &storev1.Command{Kind: &storev1.Command_Open{Open: &storev1.Open{}}})
-				return uint64(a.GetLease()), err
+				id := rand.Uint64() | 1 // not 0
+				_, _, err := m.submit(ctx, &storev1.Command{Kind: &storev1.Command_Open{Open: &storev1.Open{Id: id}}})
+				return id, err
 			})
 			if err != nil {
 				return err
@@ -121,9 +123,9 @@ func (n *Node) once(ctx context.Context, op string, c *storev1.Command) (*storev
 			return inventory.ErrConflict
 		case storev1.Failure_FAILURE_LEASE_LOST:
 			return inventory.ErrLeaseLost
-		case storev1.Failure_FAILURE_NO_SESSION:
+		case storev1.Failure_FAILURE_NO_SESSION, storev1.Failure_FAILURE_STALE:
 			n.client.drop(c.Session)
-			if !sent {
+			if a.Failure == storev1.Failure_FAILURE_NO_SESSION && !sent {
 				c.Session = 0
 				return fmt.Errorf("%w: the session was dropped", inventory.ErrUnavailable)
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -106,7 +107,7 @@ type memberService struct {
 
 // serve answers what comes in by gRPC.
 func (m *member) serve() {
-	members, joins, outcasts := grpc.NewServer(grpc.MaxRecvMsgSize(4<<20)), grpc.NewServer(), grpc.NewServer()
+	members, joins, outcasts := grpc.NewServer(grpc.MaxRecvMsgSize(4<<20)), strangersServer(), strangersServer()
 	storev1.RegisterMemberServiceServer(members, memberService{member: m})
 	storev1.RegisterJoinServiceServer(joins, joinService{member: m})
 	storev1.RegisterMemberServiceServer(outcasts, outcastService{member: m})
@@ -114,6 +115,13 @@ func (m *member) serve() {
 	m.work.Go(func() { _ = outcasts.Serve(m.network.queues[outcast]) })
 	m.work.Go(func() { _ = members.Serve(m.network.queues[speakMember]) })
 	m.work.Go(func() { _ = joins.Serve(m.network.queues[speakJoin]) })
+}
+
+// strangersServer is for those who have to prove nothing but a token: what they may
+// send is small, and their connections do not last.
+func strangersServer() *grpc.Server {
+	return grpc.NewServer(grpc.MaxRecvMsgSize(64<<10), grpc.MaxConcurrentStreams(4), grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 10 * time.Second, MaxConnectionAge: time.Minute, MaxConnectionAgeGrace: time.Minute}))
 }
 
 // outcastService tells members that were removed so, and nothing else.
@@ -150,8 +158,13 @@ func rpcError(err error) error {
 }
 
 func (s memberService) Submit(ctx context.Context, r *storev1.SubmitRequest) (*storev1.SubmitResponse, error) {
-	a, sent, err := s.propose(ctx, r.Command)
-	if err != nil && !sent {
+	for _, op := range r.GetCommand().GetTxn().GetOps() {
+		if strings.HasPrefix(op.GetKey(), removedPrefix) { // who leads writes these itself
+			return nil, rpcError(inventory.Refuse("%s is not for members to change", op.GetKey()))
+		}
+	}
+	a, sent, err := s.propose(ctx, r.GetCommand())
+	if err != nil && !sent && !errors.Is(err, inventory.ErrRefused) {
 		err = errNoLeader
 	}
 	if err != nil {

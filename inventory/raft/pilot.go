@@ -2,6 +2,7 @@ package raft
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -25,7 +26,7 @@ type heard struct {
 
 func (p *pilot) AutopilotConfig() *autopilot.Config {
 	return &autopilot.Config{
-		CleanupDeadServers: true, LastContactThreshold: 2 * time.Second, MaxTrailingLogs: 1000,
+		CleanupDeadServers: true, LastContactThreshold: 2 * time.Second, MaxTrailingLogs: maxBehind,
 		MinQuorum: minVoters, ServerStabilizationTime: p.opts.stabilize,
 	}
 }
@@ -104,6 +105,17 @@ func (p *pilot) KnownServers() map[hraft.ServerID]*autopilot.Server {
 func (p *pilot) RemoveFailedServer(s *autopilot.Server) {
 	p.logger.Warn("a member that is dead is removed", "node", s.Name, "id", s.ID, "silent_for", p.opts.DeadAfter)
 	go func() {
+		p.admitting.Lock()
+		defer p.admitting.Unlock()
+		left := 0 // another may have been removed since this was decided
+		for _, other := range p.raft.GetConfiguration().Configuration().Servers {
+			if other.ID != s.ID && other.Suffrage == hraft.Voter {
+				left++
+			}
+		}
+		if left < minVoters {
+			return
+		}
 		if err := settled(p.ctx, p.raft.RemoveServer(s.ID, 0, p.opts.Timeout)); err != nil {
 			p.logger.Warn("a dead member is not removed yet", "node", s.Name, "error", err)
 		}
@@ -119,3 +131,34 @@ func (p *promoter) CalculatePromotionsAndDemotions(c *autopilot.Config, s *autop
 	changes.Promotions = changes.Promotions[:min(len(changes.Promotions), max(0, maxVoters-len(s.Voters)))]
 	return changes
 }
+
+// pilotRaft is the library for autopilot, which decides by what it saw up to some
+// seconds ago, and would bring back a server that was removed since.
+type pilotRaft struct {
+	*hraft.Raft
+	l *leading
+}
+
+// AddVoter implements autopilot.Raft: for a server that is in the configuration.
+func (r pilotRaft) AddVoter(id hraft.ServerID, _ hraft.ServerAddress, prev uint64, timeout time.Duration) hraft.IndexFuture {
+	r.l.admitting.Lock()
+	defer r.l.admitting.Unlock()
+	for _, s := range r.GetConfiguration().Configuration().Servers {
+		if s.ID == id {
+			f := r.Raft.AddVoter(id, s.Address, prev, timeout)
+			if err := settled(r.l.ctx, f); err != nil {
+				return notDone{err}
+			}
+			return f
+		}
+	}
+	return notDone{errGone}
+}
+
+var errGone = errors.New("it is no member any more")
+
+// notDone is a future that has failed.
+type notDone struct{ err error }
+
+func (f notDone) Error() error { return f.err }
+func (notDone) Index() uint64  { return 0 }

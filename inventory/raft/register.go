@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	hraft "github.com/hashicorp/raft"
@@ -25,6 +26,10 @@ func (m *member) register() {
 		self := slices.IndexFunc(servers, func(s hraft.Server) bool { return string(s.ID) == m.ID })
 		if self >= 0 {
 			m.mark()
+		}
+		m.network.cut()
+		if _, leader := m.raft.LeaderWithID(); leader == "" {
+			told = false // it may have been removed meanwhile, which nobody else tells it
 		}
 		if !told || self < 0 || string(servers[self].Address) != m.opts.Address {
 			told = m.tryRegister(servers) == nil
@@ -98,6 +103,9 @@ func (m *member) tryRegister(servers []hraft.Server) error {
 }
 
 func (s memberService) Register(ctx context.Context, r *storev1.RegisterRequest) (*storev1.RegisterResponse, error) {
+	if caller, known := callerOf(ctx); known && caller != r.Id {
+		return nil, rpcError(inventory.Refuse("%s is not %s", caller, r.Id))
+	}
 	l := s.leading.Load()
 	if l == nil {
 		return nil, rpcError(errNoLeader)
@@ -134,15 +142,13 @@ func (l *leading) admit(ctx context.Context, r *storev1.RegisterRequest) error {
 			l.logger.Info("a member is replaced", "node", r.Node, "former", s.ID, "now", r.Id)
 		}
 	}
-	record, err := proto.Marshal(&storev1.MemberRecord{Id: r.Id, Node: r.Node, Address: r.Address, NeverLead: r.NeverLead})
-	if err != nil {
+	if present == nil && l.recordOf(hraft.ServerID(r.Id)) == nil {
+		return inventory.Refuse("this member is not known here, since another has its place, or the store was recovered without it: join anew with `doproxy cluster join`")
+	}
+	if err := l.record(ctx, r); err != nil {
 		return err
 	}
-	if key := memberPrefix + r.Id; string(valueOf(l.machine.list(key), key)) != string(record) {
-		if err := l.change(ctx, inventory.Op{Key: key, Value: record}); err != nil {
-			return err
-		}
-	}
+	var err error
 	switch id, address := hraft.ServerID(r.Id), hraft.ServerAddress(r.Address); {
 	case present != nil && present.Address == address:
 		return nil
@@ -156,4 +162,28 @@ func (l *leading) admit(ctx context.Context, r *storev1.RegisterRequest) error {
 		return fmt.Errorf("%w: %w", inventory.ErrUnavailable, err)
 	}
 	return nil
+}
+
+// record writes what is to be known of a server, and forgets those of its node
+// that are no members.
+func (l *leading) record(ctx context.Context, r *storev1.RegisterRequest) error {
+	record, err := proto.Marshal(&storev1.MemberRecord{Id: r.Id, Node: r.Node, Address: r.Address, NeverLead: r.NeverLead})
+	if err != nil {
+		return err
+	}
+	var ops []inventory.Op
+	if key := memberPrefix + r.Id; string(valueOf(l.machine.list(key), key)) != string(record) {
+		ops = append(ops, inventory.Op{Key: key, Value: record})
+	}
+	servers := l.raft.GetConfiguration().Configuration().Servers
+	for _, kv := range l.machine.list(memberPrefix).KVs {
+		id := hraft.ServerID(strings.TrimPrefix(kv.Key, memberPrefix))
+		if string(id) != r.Id && l.nodeOf(id) == r.Node && !slices.ContainsFunc(servers, func(s hraft.Server) bool { return s.ID == id }) {
+			ops = append(ops, inventory.Op{Key: kv.Key, Delete: true})
+		}
+	}
+	if len(ops) == 0 {
+		return nil
+	}
+	return l.change(ctx, ops...)
 }

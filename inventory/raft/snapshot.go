@@ -29,7 +29,7 @@ type fsm struct {
 // Apply implements raft.FSM. Its answer is a *storev1.Answer.
 func (f fsm) Apply(l *hraft.Log) any {
 	c := new(storev1.Command)
-	if err := proto.Unmarshal(l.Data, c); err != nil {
+	if err := proto.Unmarshal(l.Data, c); err != nil || unknown(c.ProtoReflect()) {
 		c = &storev1.Command{} // of no kind: it breaks the machine
 	}
 	a := f.apply(l.Index, l.Term, c, time.Now())

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"time"
 
 	"github.com/doproxy/doproxy/inventory"
@@ -171,8 +173,9 @@ const maxTxn = 1536 << 10
 // Grant implements inventory.Leaser.
 func (n *Node) Grant(ctx context.Context, ttl time.Duration) (inventory.LeaseID, error) {
 	ttl = max(time.Second, (ttl + time.Second - 1).Truncate(time.Second))
-	a, err := n.once(ctx, "granting a lease", &storev1.Command{Kind: &storev1.Command_Grant{Grant: &storev1.Grant{TtlMs: ttl.Milliseconds()}}})
-	return inventory.LeaseID(a.GetLease()), err
+	id := 1 + rand.Int64N(math.MaxInt64)
+	_, err := n.once(ctx, "granting a lease", &storev1.Command{Kind: &storev1.Command_Grant{Grant: &storev1.Grant{TtlMs: ttl.Milliseconds(), Id: id}}})
+	return inventory.LeaseID(id), err
 }
 
 // Renew implements inventory.Leaser. Renewals are entries of the log, so that a

@@ -250,7 +250,7 @@ type Command_Expire struct {
 }
 
 type Command_Open struct {
-	// A session begins; its id is the entry's index.
+	// A session begins.
 	Open *Open `protobuf:"bytes,9,opt,name=open,proto3,oneof"`
 }
 
@@ -454,8 +454,10 @@ func (x *Op) GetDelete() bool {
 }
 
 type Grant struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TtlMs         int64                  `protobuf:"varint,1,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	TtlMs int64                  `protobuf:"varint,1,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
+	// Chosen at random, so that no other store has a lease of this id. Positive.
+	Id            int64 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -493,6 +495,13 @@ func (*Grant) Descriptor() ([]byte, []int) {
 func (x *Grant) GetTtlMs() int64 {
 	if x != nil {
 		return x.TtlMs
+	}
+	return 0
+}
+
+func (x *Grant) GetId() int64 {
+	if x != nil {
+		return x.Id
 	}
 	return 0
 }
@@ -631,7 +640,9 @@ func (x *Expire) GetLeases() []*Expire_Due {
 }
 
 type Open struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Chosen at random, so that no other store has a session of this id.
+	Id            uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -664,6 +675,13 @@ func (x *Open) ProtoReflect() protoreflect.Message {
 // Deprecated: Use Open.ProtoReflect.Descriptor instead.
 func (*Open) Descriptor() ([]byte, []int) {
 	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Open) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
 }
 
 type Begin struct {
@@ -707,7 +725,6 @@ type Answer struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Failure  Failure                `protobuf:"varint,1,opt,name=failure,proto3,enum=doproxy.store.v1.Failure" json:"failure,omitempty"`
 	Revision int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	Lease    int64                  `protobuf:"varint,3,opt,name=lease,proto3" json:"lease,omitempty"`
 	// Of Begin: a key of an earlier term was there, so whoever led may not know yet
 	// that it does not.
 	Contested bool `protobuf:"varint,4,opt,name=contested,proto3" json:"contested,omitempty"`
@@ -757,13 +774,6 @@ func (x *Answer) GetFailure() Failure {
 func (x *Answer) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
-	}
-	return 0
-}
-
-func (x *Answer) GetLease() int64 {
-	if x != nil {
-		return x.Lease
 	}
 	return 0
 }
@@ -2268,9 +2278,10 @@ const file_doproxy_store_v1_store_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x14\n" +
 	"\x05lease\x18\x03 \x01(\x03R\x05lease\x12\x16\n" +
-	"\x06delete\x18\x04 \x01(\bR\x06delete\"\x1e\n" +
+	"\x06delete\x18\x04 \x01(\bR\x06delete\".\n" +
 	"\x05Grant\x12\x15\n" +
-	"\x06ttl_ms\x18\x01 \x01(\x03R\x05ttlMs\"\x1f\n" +
+	"\x06ttl_ms\x18\x01 \x01(\x03R\x05ttlMs\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\x03R\x02id\"\x1f\n" +
 	"\x05Renew\x12\x16\n" +
 	"\x06leases\x18\x01 \x03(\x03R\x06leases\"\x1e\n" +
 	"\x06Revoke\x12\x14\n" +
@@ -2279,15 +2290,15 @@ const file_doproxy_store_v1_store_proto_rawDesc = "" +
 	"\x06leases\x18\x01 \x03(\v2\x1c.doproxy.store.v1.Expire.DueR\x06leases\x1a5\n" +
 	"\x03Due\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\x03R\x05lease\x12\x18\n" +
-	"\arenewed\x18\x02 \x01(\x04R\arenewed\"\x06\n" +
-	"\x04Open\"\a\n" +
-	"\x05Begin\"\xa1\x01\n" +
+	"\arenewed\x18\x02 \x01(\x04R\arenewed\"\x16\n" +
+	"\x04Open\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\a\n" +
+	"\x05Begin\"\x91\x01\n" +
 	"\x06Answer\x123\n" +
 	"\afailure\x18\x01 \x01(\x0e2\x19.doproxy.store.v1.FailureR\afailure\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x14\n" +
-	"\x05lease\x18\x03 \x01(\x03R\x05lease\x12\x1c\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1c\n" +
 	"\tcontested\x18\x04 \x01(\bR\tcontested\x12\x12\n" +
-	"\x04term\x18\x05 \x01(\x04R\x04term\"D\n" +
+	"\x04term\x18\x05 \x01(\x04R\x04termJ\x04\b\x03\x10\x04\"D\n" +
 	"\rSubmitRequest\x123\n" +
 	"\acommand\x18\x01 \x01(\v2\x19.doproxy.store.v1.CommandR\acommand\"X\n" +
 	"\x0eSubmitResponse\x120\n" +
