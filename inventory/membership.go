@@ -41,3 +41,7 @@ type refusal struct{ text string }
 
 func (r refusal) Error() string { return r.text }
 func (r refusal) Unwrap() error { return ErrRefused }
+
+// ErrNotMember is an ErrUnavailable that waiting does not mend: this node has no
+// part in the integrated store.
+var ErrNotMember = fmt.Errorf("%w: this node belongs to no store", ErrUnavailable)

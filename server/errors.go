@@ -306,8 +306,11 @@ func behind(cause error) error {
 // untrusted is for a store that answers, and whose records are not to be acted on.
 func untrusted(cause error) error {
 	mend := "see docs/operations.md: `doproxy rebuild` begins the inventory anew if the store was lost"
-	if errors.Is(cause, inventory.ErrSchema) {
+	switch {
+	case errors.Is(cause, inventory.ErrSchema):
 		mend = "ask a node that runs the newer one"
+	case errors.Is(cause, inventory.ErrMoved):
+		mend = "see docs/storage.md, moving between the stores"
 	}
 	return &problem{code: codes.FailedPrecondition, reason: ReasonUntrusted, cause: cause,
 		message: cause.Error() + "; traffic is not affected and nothing was changed: " + mend}
@@ -316,6 +319,9 @@ func untrusted(cause error) error {
 // uncommitted is for an error of Store.Commit other than ErrConflict.
 func uncommitted(err error, requestID string) error {
 	if !errors.Is(err, inventory.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	if errors.Is(err, inventory.ErrNotMember) {
 		return err
 	}
 	mend := "look (doproxy status) before asking again; with a request_id asking again is always safe"
@@ -327,6 +333,12 @@ func uncommitted(err error, requestID string) error {
 		metadata: map[string]string{"request_id": requestID}}
 }
 
+// noPart is an inventory.ErrNotMember without what was tried.
+func noPart(err error) string {
+	_, text, _ := strings.Cut(err.Error(), inventory.ErrUnavailable.Error()+": ")
+	return text
+}
+
 // toStatus is the one place that turns errors into what goes over the wire.
 func toStatus(err error) error {
 	var p *problem
@@ -335,6 +347,8 @@ func toStatus(err error) error {
 		return nil
 	case errors.As(err, &p):
 		return p.GRPCStatus().Err()
+	case errors.Is(err, inventory.ErrNotMember): // another node may be one
+		p = &problem{code: codes.Unavailable, reason: ReasonStoreUnavailable, message: noPart(err) + "; traffic is not affected and nothing was changed"}
 	case errors.Is(err, inventory.ErrUnavailable):
 		p = &problem{code: codes.Unavailable, reason: ReasonStoreUnavailable, retry: 2 * time.Second,
 			message: "the store does not answer; traffic is not affected and nothing was changed: try again when it does (doproxy status tells)"}

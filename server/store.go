@@ -73,6 +73,8 @@ func storeError(subject string, err error) error {
 		return nil
 	case errors.Is(err, inventory.ErrRefused):
 		return &problem{code: codes.FailedPrecondition, reason: ReasonStoreRefused, subject: subject, cause: err, message: err.Error()}
+	case errors.Is(err, inventory.ErrNotMember):
+		return &problem{code: codes.Unavailable, reason: ReasonStoreUnavailable, cause: err, message: noPart(err)}
 	case errors.Is(err, inventory.ErrUnavailable):
 		return &problem{code: codes.Unavailable, reason: ReasonStoreUnavailable, retry: 2 * time.Second, cause: err, message: err.Error()}
 	}
@@ -85,6 +87,9 @@ func changeStore(ctx context.Context, limit time.Duration, subject, mend string,
 	callCtx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := do(callCtx)
+	if errors.Is(err, inventory.ErrNotMember) {
+		return storeError(subject, err)
+	}
 	late := err != nil && ctx.Err() == nil && callCtx.Err() != nil
 	if late || errors.Is(err, inventory.ErrUnavailable) && !errors.Is(err, inventory.ErrRefused) {
 		text := err.Error()

@@ -129,6 +129,7 @@ func TestStoreErrors(t *testing.T) {
 		reason string
 		text   string // its end
 	}{
+		{fmt.Errorf("stepping down: %w: join anew", inventory.ErrNotMember), codes.Unavailable, server.ReasonStoreUnavailable, "= this node belongs to no store: join anew"},
 		{inventory.Refuse("lb9 knows better"), codes.FailedPrecondition, server.ReasonStoreRefused, "= lb9 knows better"},
 		{fmt.Errorf("removing lb2: %w", inventory.Refuse("it is busy")), codes.FailedPrecondition, server.ReasonStoreRefused, "= removing lb2: it is busy"},
 		{fmt.Errorf("%w: no leader", inventory.ErrUnavailable), codes.Unavailable, server.ReasonOutcomeUnknown, "no leader; it may have been done all the same: look (doproxy cluster members) before asking again"},

@@ -29,6 +29,7 @@ const (
 	certFile     = "cert.pem"
 	keyFile      = "key.pem"
 	peersFile    = "peers.json" // addresses of the others, to find the leader by
+	lockFile     = "lock"
 	walDir       = "wal"
 	snapshotDir  = "snapshots" // the library's name
 )
@@ -46,6 +47,8 @@ type identity struct {
 	Begun bool `json:"begun,omitempty"`
 	// Recovered are the servers that it goes on without, until the store knows.
 	Recovered []string `json:"recovered,omitempty"`
+	// Expelled is why the others go on without it: it votes no more.
+	Expelled string `json:"expelled,omitempty"`
 }
 
 // readIdentity returns nil for a directory that is no server's yet.
@@ -109,31 +112,48 @@ func (n *Node) loadPeers() (addresses []string) {
 
 // disk is the log, the votes and the snapshots of a member.
 type disk struct {
+	lock  *os.File
 	log   *wal.WAL
 	meta  *sealer // the log's; it does not close it
 	snaps *hraft.FileSnapshotStore
 }
 
-func (d *disk) close() error { return errors.Join(d.log.Close(), d.meta.Close()) }
+func (d *disk) close() error { return errors.Join(d.log.Close(), d.meta.Close(), d.lock.Close()) }
+
+// lock keeps a second process off a member's directory until it is closed. The
+// log's own lock would have it wait, for ever and without a word.
+func lock(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s is in use by another process: is an agent running with the same state_dir? (%w)", dir, err)
+	}
+	return f, nil
+}
 
 const keptSnapshots = 2
 
-func openDisk(dir string, logger hclog.Logger) (*disk, error) {
+func openDisk(dir string, logger hclog.Logger) (d *disk, err error) {
 	at := filepath.Join(dir, walDir)
 	if err := os.MkdirAll(at, 0o700); err != nil {
 		return nil, err
 	}
-	snaps, err := hraft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, logger)
-	if err != nil {
+	d = &disk{meta: &sealer{}}
+	if d.lock, err = lock(dir); err != nil {
 		return nil, err
 	}
-	meta := &sealer{}
-	log, err := wal.Open(at, wal.WithLogger(logger), wal.WithSegmentSize(segmentSize), wal.WithMetaStore(meta))
+	if d.snaps, err = hraft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, logger); err != nil {
+		return nil, errors.Join(err, d.lock.Close())
+	}
+	d.log, err = wal.Open(at, wal.WithLogger(logger), wal.WithSegmentSize(segmentSize), wal.WithMetaStore(d.meta))
 	if err != nil {
-		err = errors.Join(err, meta.Close())
+		err = errors.Join(err, d.meta.Close(), d.lock.Close())
 		return nil, fmt.Errorf("opening the log in %s: %w; if it stays so, move %s away and join anew with `doproxy cluster join`", at, err, dir)
 	}
-	return &disk{log: log, meta: meta, snaps: snaps}, nil
+	return d, nil
 }
 
 // segmentSize is preallocated for each file of the log: some ten thousand entries.

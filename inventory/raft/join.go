@@ -53,24 +53,19 @@ func (n *Node) vacate() error {
 	if err := n.failed.Load(); err != nil {
 		return inventory.Refuse("node %s is a member of a store already, and cannot write to its disk: %v", n.opts.Name, *err)
 	}
-	m := n.member.Load()
-	if m == nil {
-		return n.empty()
+	if m := n.member.Load(); m != nil {
+		return inventory.Refuse("node %s is a member of store %s already: to have it in another, remove it there first (`doproxy cluster remove %[1]s`)", n.opts.Name, m.Cluster)
 	}
-	why := m.refused.Load()
+	why := n.expelled.Load()
 	if why == nil {
-		return inventory.Refuse("node %s is a member of store %s already", n.opts.Name, m.Cluster)
-	}
-	n.member.Store(nil)
-	n.notify()
-	if err := m.stop(); err != nil {
-		n.logger.Warn("stopping the former membership", "error", err)
+		return n.empty()
 	}
 	aside, err := setAside(n.opts.Dir)
 	if err != nil {
 		return err
 	}
-	n.logger.Warn("the former membership's data is set aside", "directory", aside, "because", *why)
+	n.expelled.Store(nil)
+	n.logger.Warn("the former membership's data is set aside", "directory", aside, "because", why)
 	return nil
 }
 
@@ -118,8 +113,8 @@ func (n *Node) empty() error {
 func (n *Node) Init(ctx context.Context) (cluster string, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if m := n.member.Load(); m != nil {
-		return "", inventory.Refuse("node %s is a member of store %s already", n.opts.Name, m.Cluster)
+	if n.expelled.Load() != nil {
+		return "", inventory.Refuse("%s", n.expelled.Load())
 	}
 	if err := n.vacate(); err != nil {
 		return "", err
@@ -277,7 +272,7 @@ func (n *Node) Join(ctx context.Context, token string) error {
 	for {
 		m := n.member.Load()
 		if why := m.refused.Load(); why != nil {
-			return inventory.Refuse("%s", *why)
+			return errors.Join(*why, n.undo(m))
 		}
 		if err := m.catchUp(ctx); err == nil {
 			return nil
@@ -288,6 +283,21 @@ func (n *Node) Join(ctx context.Context, token string) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// undo takes back what a join that was refused in the end had begun.
+func (n *Node) undo(m *member) error {
+	n.member.Store(nil)
+	n.notify()
+	err := m.stop()
+	all, readErr := os.ReadDir(n.opts.Dir)
+	err = errors.Join(err, readErr)
+	for _, e := range all {
+		if !strings.HasPrefix(e.Name(), asidePrefix) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(n.opts.Dir, e.Name())))
+		}
+	}
+	return err
 }
 
 // askToJoin asks one member after the other.
@@ -363,6 +373,9 @@ func (m *member) letJoin(ctx context.Context, r *storev1.JoinRequest) (*storev1.
 	if err := m.newcomer(r, l); err != nil {
 		return nil, err
 	}
+	if err := m.nameTaken(ctx, r.Node); err != nil {
+		return nil, err
+	}
 	record, err := proto.Marshal(&storev1.MemberRecord{Id: r.Id, Node: r.Node, Address: r.Address})
 	if err != nil {
 		return nil, err
@@ -397,6 +410,19 @@ func (m *member) newcomer(r *storev1.JoinRequest, l inventory.Listing) error {
 		slices.ContainsFunc(m.raft.GetConfiguration().Configuration().Servers, func(s hraft.Server) bool { return string(s.ID) == r.Id })
 	if !ok || r.Node == "" || len(suffix) < 8 || strings.Trim(suffix, "0123456789abcdef") != "" || taken {
 		return inventory.Refuse("the id %q is not one of a new member of node %q", r.Id, r.Node)
+	}
+	return nil
+}
+
+// nameTaken refuses the name of a node whose member is alive.
+func (m *member) nameTaken(ctx context.Context, node string) error {
+	for _, s := range m.raft.GetConfiguration().Configuration().Servers {
+		if m.nodeOf(s.ID) != node {
+			continue
+		}
+		if p, err := m.progressOf(ctx, s); err == nil && p.Id == string(s.ID) {
+			return inventory.Refuse("a member of node %s is alive at %s: give this node another name (`node` in doproxy.yml), or first `doproxy cluster remove %[1]s`", node, s.Address)
+		}
 	}
 	return nil
 }

@@ -67,6 +67,15 @@ func TestMembership(t *testing.T) {
 	refused(t, "a member that joins", c.nodes[1].Join(ctx, c.token()), "already")
 	c.join(2)
 	refused(t, "a name that is taken", c.nodes[3].Join(ctx, c.token()), "alive")
+	if left, err := os.ReadDir(c.opts[3].Dir); len(left) > 0 {
+		t.Errorf("a join that was refused left %v (%v)", left, err)
+	}
+	twice := c.opts[1]
+	twice.Address, twice.Listen = freeAddress(t), ""
+	if n, err := Open(twice); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+		t.Errorf("a second process on a member's directory: %v", err)
+		n.Close()
+	}
 	if err := c.nodes[3].Close(); err != nil { // else it is let in once the other is gone
 		t.Fatal(err)
 	}
@@ -79,7 +88,7 @@ func TestMembership(t *testing.T) {
 	})
 	c.put((gone+1)%3, "/a", "b")
 	c.eventually("the removed member is told", func() error {
-		if m := c.nodes[gone].member.Load(); m == nil || m.refused.Load() == nil {
+		if c.nodes[gone].expelled.Load() == nil {
 			return errors.New("not yet")
 		}
 		return nil
@@ -180,7 +189,7 @@ func TestRecover(t *testing.T) {
 	c.has(0, "/a", "b")
 	c.put(0, "/a", "c")
 	c.eventually("the member that was left out is told", func() error {
-		if m := c.nodes[1].member.Load(); m == nil || m.refused.Load() == nil {
+		if c.nodes[1].expelled.Load() == nil {
 			return errors.New("not yet")
 		}
 		return nil

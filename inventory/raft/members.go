@@ -27,9 +27,7 @@ const maxVoters = 5
 // three members never become one of one without an operator.
 const minVoters = 3
 
-func (m *member) banned(id string) bool {
-	return len(m.machine.list(removedPrefix+id).KVs) > 0
-}
+func (m *member) banned(id string) bool { return m.outcast(id) != nil }
 
 // nodeOf is the name of a server's node.
 func (m *member) nodeOf(id hraft.ServerID) string {
@@ -51,11 +49,11 @@ func (m *member) recordOf(id hraft.ServerID) *storev1.MemberRecord {
 	return r
 }
 
-func (l *leading) progressOf(ctx context.Context, s hraft.Server) (*storev1.GetProgressResponse, error) {
-	if string(s.ID) == l.ID {
-		return l.progress(), nil
+func (m *member) progressOf(ctx context.Context, s hraft.Server) (*storev1.GetProgressResponse, error) {
+	if string(s.ID) == m.ID {
+		return m.progress(), nil
 	}
-	peer, err := l.peer(string(s.Address))
+	peer, err := m.peer(string(s.Address))
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +109,7 @@ func (l *leading) administer() {
 func (l *leading) settle() error {
 	recovered := l.recovered()
 	for _, id := range recovered {
-		if err := l.change(l.ctx, inventory.Op{Key: removedPrefix + id, Value: []byte("was left out when the store was recovered without it")},
+		if err := l.change(l.ctx, inventory.Op{Key: removedPrefix + id, Value: []byte(leftOut)},
 			inventory.Op{Key: memberPrefix + id, Delete: true}); err != nil {
 			return err
 		}
@@ -360,7 +358,10 @@ func (l *leading) transfer(onlyAble bool) error {
 	var able, others []*storev1.MemberState
 	ctx, cancel := context.WithTimeout(l.ctx, l.opts.Timeout)
 	defer cancel()
-	for _, s := range l.probe(ctx) {
+	members := l.probe(ctx)
+	// In turn, so that by stepping down again and again each comes to lead.
+	next := slices.IndexFunc(members, func(s *storev1.MemberState) bool { return s.Leader }) + 1
+	for _, s := range append(slices.Clone(members[next:]), members[:next]...) {
 		if s.Leader || !s.Voter || !s.Healthy {
 			continue
 		}

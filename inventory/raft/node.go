@@ -92,7 +92,9 @@ type Node struct {
 	closed chan struct{}
 	// failed is why the member is stopped until its log can be opened again.
 	failed atomic.Pointer[error]
-	again  sync.WaitGroup // those that open it
+	again  sync.WaitGroup // those that open it, or end it for good
+	// expelled is why the others go on without this node's member, which is stopped.
+	expelled atomic.Pointer[expelled]
 
 	// changed is closed, and replaced, when the node may have gained or lost the
 	// leadership, or its membership.
@@ -133,6 +135,11 @@ func Open(opts Options) (*Node, error) {
 	}
 	if id == nil {
 		n.logger.Warn("this node belongs to no store yet: `doproxy cluster init` begins one, `doproxy cluster join` joins one")
+		return n, nil
+	}
+	if id.Expelled != "" {
+		n.expelled.Store(&expelled{id.Expelled})
+		n.logger.Error("this node has no part in the store any more", "because", n.expelled.Load())
 		return n, nil
 	}
 	n.mu.Lock() // so that a disk that fails meanwhile is seen to after
@@ -209,6 +216,26 @@ func (n *Node) startAgain(id *identity) error {
 	return err
 }
 
+// expel ends a member for good: it would else vote, with others like it, for a
+// store of their own. Its data stays until the node joins anew.
+func (n *Node) expel(m *member, why *expelled) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.member.CompareAndSwap(m, nil) {
+		return
+	}
+	n.logger.Error("this node has no part in the store any more", "because", why)
+	n.expelled.Store(why)
+	n.notify()
+	m.identityMu.Lock()
+	m.Expelled = why.why
+	err := writeFiles(n.opts.Dir, m.identity.file())
+	m.identityMu.Unlock()
+	if err = errors.Join(err, m.stop()); err != nil {
+		n.logger.Warn("stopping this member", "error", err)
+	}
+}
+
 func (n *Node) notify() {
 	n.changeMu.Lock()
 	defer n.changeMu.Unlock()
@@ -231,6 +258,9 @@ func (n *Node) running() (*member, error) {
 	}
 	if m := n.member.Load(); m != nil {
 		return m, nil
+	}
+	if why := n.expelled.Load(); why != nil {
+		return nil, fmt.Errorf("%w: %w", inventory.ErrNotMember, why)
 	}
 	if err := n.failed.Load(); err != nil {
 		return nil, fmt.Errorf("%w: cannot write to the store's disk: %w", inventory.ErrUnavailable, *err)
@@ -256,7 +286,7 @@ type member struct {
 	verify  *verifier
 	contact contact
 	// refused is what the leader said to this member's wish to belong to it.
-	refused atomic.Pointer[string]
+	refused atomic.Pointer[error]
 
 	ctx  context.Context
 	end  context.CancelFunc
@@ -289,6 +319,12 @@ func (n *Node) start(id *identity) (err error) {
 		}
 	}
 	m.network.banned = m.banned
+	if out := m.outBeforehand(); out != nil {
+		id.Expelled = out.why
+		n.expelled.Store(out)
+		n.logger.Error("this node has no part in the store any more", "because", out)
+		return errors.Join(writeFiles(n.opts.Dir, id.file()), m.stop())
+	}
 	if m.disk, err = openDisk(n.opts.Dir, m.library); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -85,16 +86,27 @@ func call[T any](ctx context.Context, m *member, do func(context.Context, storev
 	if err == nil {
 		return answer, true, nil
 	}
+	if ctx.Err() != nil {
+		return answer, true, ctx.Err()
+	}
+	err = peerError(err)
+	return answer, !errors.Is(err, errNoLeader), err
+}
+
+// peerError is what rpcError made an error of.
+func peerError(err error) error {
 	s := status.Convert(err)
 	switch {
-	case ctx.Err() != nil:
-		return answer, true, ctx.Err()
+	case err == nil:
+		return nil
 	case s.Code() == codes.FailedPrecondition && s.Message() == notLeading:
-		return answer, false, errNoLeader
+		return errNoLeader
 	case s.Code() == codes.FailedPrecondition:
-		return answer, true, inventory.Refuse("%s", s.Message())
+		return inventory.Refuse("%s", s.Message())
+	case s.Code() == codes.PermissionDenied:
+		return &expelled{s.Message()}
 	}
-	return answer, true, fmt.Errorf("%w: the leader: %s", inventory.ErrUnavailable, s.Message())
+	return fmt.Errorf("%w: the leader: %s", inventory.ErrUnavailable, s.Message())
 }
 
 const notLeading = "this member does not lead"
@@ -137,10 +149,16 @@ func (s outcastService) Register(_ context.Context, r *storev1.RegisterRequest) 
 // outcast is why a server may not come back; nil if it may.
 func (m *member) outcast(id string) error {
 	if why := valueOf(m.machine.list(removedPrefix+id), removedPrefix+id); why != nil {
-		return inventory.Refuse("this member %s: join anew with `doproxy cluster join`", why)
+		return &expelled{string(why)}
+	}
+	if slices.Contains(m.recovered(), id) {
+		return &expelled{leftOut}
 	}
 	return nil
 }
+
+// leftOut is why a server is out that a recovered store goes on without.
+const leftOut = "was left out when the store was recovered without it"
 
 // rpcError is the error of a call between members.
 func rpcError(err error) error {
@@ -149,6 +167,10 @@ func rpcError(err error) error {
 		return nil
 	case errors.Is(err, errNoLeader):
 		return status.Error(codes.FailedPrecondition, notLeading)
+	case errors.As(err, new(*expelled)):
+		var e *expelled
+		errors.As(err, &e)
+		return status.Error(codes.PermissionDenied, e.why)
 	case errors.Is(err, inventory.ErrRefused):
 		return status.Error(codes.FailedPrecondition, err.Error())
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):

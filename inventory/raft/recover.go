@@ -72,7 +72,7 @@ func recovery(dir, address string, logger *slog.Logger) (r Remains, err error) {
 		return r, nil
 	}
 	// Written first: it goes on without them only if it knows to refuse them.
-	id.Recovered = append(id.Recovered, lost...)
+	id.Recovered, id.Expelled = append(id.Recovered, lost...), ""
 	if err := writeFiles(dir, id.file()); err != nil {
 		return r, err
 	}

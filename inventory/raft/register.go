@@ -6,20 +6,25 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	hraft "github.com/hashicorp/raft"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/doproxy/doproxy/inventory"
 	storev1 "github.com/doproxy/doproxy/proto/doproxy/store/v1"
 )
 
-// register has this member in the configuration, with its address as it is now.
+// askEvery is how often a member asks the others whether it is still one.
+const askEvery = 5 * time.Second
+
+// register has this member in the configuration, with its address as it is now,
+// and ends it if others say that it is none any more: the members of a store that
+// was recovered without it do so when they are asked, and nobody else would.
 func (m *member) register() {
 	told := false
+	var asked time.Time
 	pause := 50 * time.Millisecond
 	for {
 		servers := m.raft.GetConfiguration().Configuration().Servers
@@ -28,12 +33,13 @@ func (m *member) register() {
 			m.mark()
 		}
 		m.network.cut()
-		if _, leader := m.raft.LeaderWithID(); leader == "" {
-			told = false // it may have been removed meanwhile, which nobody else tells it
+		_, leader := m.raft.LeaderWithID()
+		wrong := self < 0 || string(servers[self].Address) != m.opts.Address
+		if !told || wrong || leader == "" || time.Since(asked) > askEvery {
+			asked = time.Now()
+			told = m.tryRegister(servers)
 		}
-		if !told || self < 0 || string(servers[self].Address) != m.opts.Address {
-			told = m.tryRegister(servers) == nil
-		} else {
+		if told && !wrong {
 			pause = 2 * time.Second
 			m.keepPeers(servers)
 		}
@@ -61,50 +67,98 @@ func (m *member) keepPeers(servers []hraft.Server) {
 	}
 }
 
-func (m *member) tryRegister(servers []hraft.Server) error {
+// tryRegister says whether this member is one now.
+func (m *member) tryRegister(servers []hraft.Server) bool {
 	ctx, cancel := context.WithTimeout(m.ctx, m.opts.Timeout)
 	defer cancel()
-	r := &storev1.RegisterRequest{Id: m.ID, Node: m.Node.opts.Name, Address: m.opts.Address, NeverLead: m.opts.NeverLead}
-	if l := m.leading.Load(); l != nil {
-		return l.admit(ctx, r)
-	}
-	var addresses []string
-	if address, id := m.raft.LeaderWithID(); id != "" {
-		addresses = append(addresses, string(address))
-	}
+	addresses := m.loadPeers()
 	for _, s := range servers {
 		addresses = append(addresses, string(s.Address))
 	}
-	err := errors.New("no address of another member is known")
-	for _, address := range append(addresses, m.loadPeers()...) {
-		if address == m.opts.Address {
-			continue
-		}
-		peer, peerErr := m.peer(address)
-		if peerErr != nil {
-			return peerErr
-		}
-		tryCtx, cancel := context.WithTimeout(ctx, time.Second)
-		_, err = peer.Register(tryCtx, r)
-		cancel()
+	answers := m.askOthers(ctx, addresses)
+	if l := m.leading.Load(); l != nil {
+		answers = append(answers, l.admit(ctx, m.registration()))
+	}
+	if out := outcastBy(answers); out != nil {
+		m.again.Go(func() { m.expel(m, out) })
+		m.refuse(out)
+		return false
+	}
+	var refusal error
+	for _, err := range answers {
 		if err == nil {
 			m.refused.Store(nil)
-			return nil
+			return true
 		}
-		if s := status.Convert(err); s.Code() == codes.FailedPrecondition && s.Message() != notLeading {
-			why := s.Message()
-			if old := m.refused.Swap(&why); old == nil || *old != why {
-				m.logger.Error("the store refuses this member", "because", why)
-			}
-			return err
+		if errors.Is(err, inventory.ErrRefused) {
+			refusal = err
 		}
 	}
-	return err
+	if refusal != nil {
+		m.refuse(refusal)
+	}
+	return false
+}
+
+// refuse notes, for a join that waits, why this member is not let in.
+func (m *member) refuse(why error) {
+	if old := m.refused.Swap(&why); old == nil || (*old).Error() != why.Error() {
+		m.logger.Error("the store refuses this member", "because", why)
+	}
+}
+
+func (m *member) registration() *storev1.RegisterRequest {
+	return &storev1.RegisterRequest{Id: m.ID, Node: m.Node.opts.Name, Address: m.opts.Address, NeverLead: m.opts.NeverLead}
+}
+
+// askOthers registers at each of these addresses at once: who leads lets this
+// member in, and the others say if it is out.
+func (m *member) askOthers(ctx context.Context, addresses []string) []error {
+	slices.Sort(addresses)
+	addresses = slices.DeleteFunc(slices.Compact(addresses), func(a string) bool { return a == m.opts.Address })
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	answers := make([]error, len(addresses))
+	var work sync.WaitGroup
+	for i, address := range addresses {
+		work.Go(func() {
+			peer, err := m.peer(address)
+			if err == nil {
+				_, err = peer.Register(ctx, m.registration())
+			}
+			answers[i] = peerError(err)
+		})
+	}
+	work.Wait()
+	return answers
+}
+
+func outcastBy(answers []error) *expelled {
+	for _, err := range answers {
+		if out := (*expelled)(nil); errors.As(err, &out) {
+			return out
+		}
+	}
+	return nil
+}
+
+// outBeforehand asks the others, before this member takes part again, whether it
+// may: several that are out, and start at a time, would else elect one of them.
+func (m *member) outBeforehand() *expelled {
+	if !m.Begun {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(m.ctx, 500*time.Millisecond)
+	defer cancel()
+	return outcastBy(m.askOthers(ctx, m.loadPeers()))
 }
 
 func (s memberService) Register(ctx context.Context, r *storev1.RegisterRequest) (*storev1.RegisterResponse, error) {
 	if caller, known := callerOf(ctx); known && caller != r.Id {
 		return nil, rpcError(inventory.Refuse("%s is not %s", caller, r.Id))
+	}
+	if err := s.outcast(r.Id); err != nil {
+		return nil, rpcError(err)
 	}
 	l := s.leading.Load()
 	if l == nil {
@@ -126,6 +180,9 @@ func (l *leading) admit(ctx context.Context, r *storev1.RegisterRequest) error {
 	}
 	l.admitting.Lock()
 	defer l.admitting.Unlock()
+	if err := l.knows(ctx, r.Id); err != nil {
+		return err
+	}
 	var present *hraft.Server
 	for _, s := range l.raft.GetConfiguration().Configuration().Servers {
 		switch {
@@ -141,9 +198,6 @@ func (l *leading) admit(ctx context.Context, r *storev1.RegisterRequest) error {
 			}
 			l.logger.Info("a member is replaced", "node", r.Node, "former", s.ID, "now", r.Id)
 		}
-	}
-	if present == nil && l.recordOf(hraft.ServerID(r.Id)) == nil {
-		return inventory.Refuse("this member is not known here, since another has its place, or the store was recovered without it: join anew with `doproxy cluster join`")
 	}
 	if err := l.record(ctx, r); err != nil {
 		return err
@@ -162,6 +216,17 @@ func (l *leading) admit(ctx context.Context, r *storev1.RegisterRequest) error {
 		return fmt.Errorf("%w: %w", inventory.ErrUnavailable, err)
 	}
 	return nil
+}
+
+// knows refuses a server that did not join this store, or whose place another has.
+func (l *leading) knows(ctx context.Context, id string) error {
+	if _, err := l.verifiedIndex(ctx); err != nil { // who leads no more may not have heard of it
+		return err
+	}
+	if l.recordOf(hraft.ServerID(id)) != nil || slices.ContainsFunc(l.raft.GetConfiguration().Configuration().Servers, func(s hraft.Server) bool { return string(s.ID) == id }) {
+		return nil
+	}
+	return &expelled{"is not known to the store, since another has its place, or it was recovered without it"}
 }
 
 // record writes what is to be known of a server, and forgets those of its node

@@ -166,3 +166,58 @@ func TestRecoverUnknown(t *testing.T) {
 		t.Errorf("a member that was not let in reads linearizably: %v", l.KVs)
 	}
 }
+
+// TestRecoveredAlone: a store is recovered with one member, and the two others,
+// which together are most of the former store, come back: at once, or one that was
+// only cut off. They are told, and make no store of their own.
+func TestRecoveredAlone(t *testing.T) {
+	for _, back := range []string{"started", "cut off"} {
+		t.Run(back, func(t *testing.T) {
+			c := newCluster(t, 3, secured)
+			c.put(0, "/a", "1")
+			c.isolate(0, true)
+			c.eventually("the rest has a leader", func() error {
+				_, err := inventory.Get(t.Context(), c.nodes[1], "/a")
+				return err
+			})
+			reopen := func(i int) {
+				n, err := Open(c.opts[i])
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.nodes[i] = n
+			}
+			if err := c.nodes[0].Close(); err != nil {
+				t.Fatal(err)
+			}
+			if back == "started" {
+				c.nodes[1].Close()
+				c.nodes[2].Close()
+			}
+			if _, err := Recover(c.opts[0].Dir, c.opts[0].Address, c.logger("lb1")); err != nil {
+				t.Fatal(err)
+			}
+			reopen(0)
+			c.put(0, "/b", "2")
+			c.isolate(0, false)
+			if back == "started" {
+				reopen(1)
+				reopen(2)
+			}
+			c.told(1)
+			c.told(2)
+			for _, i := range []int{1, 2} {
+				if _, err := c.nodes[i].List(t.Context(), "/"); !errors.Is(err, inventory.ErrNotMember) {
+					t.Errorf("a member that is out answers a read: %v", err)
+				}
+				c.restart(i) // it stays so
+				c.told(i)
+			}
+			if err := c.nodes[1].Join(t.Context(), c.token()); err != nil {
+				t.Fatal(err)
+			}
+			c.voters(2)
+			c.has(1, "/b", "2")
+		})
+	}
+}

@@ -18,7 +18,7 @@ func secured(o *Options) { o.Plain = false }
 func (c *cluster) told(i int) {
 	c.Helper()
 	c.eventually("it is told that it is no member", func() error {
-		if m := c.nodes[i].member.Load(); m == nil || m.refused.Load() == nil {
+		if c.nodes[i].expelled.Load() == nil {
 			return errors.New("not yet")
 		}
 		return nil
