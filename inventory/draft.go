@@ -59,6 +59,8 @@ func (d *draft) put(kv KV) {
 		if meta, err = DecodeMeta(kv); err == nil {
 			d.Meta = meta
 		}
+	case "migration":
+		d.arriving = true
 	case "leader":
 		d.Leader = Leader{Name: string(kv.Value), Created: kv.Created}
 	case "reload":
@@ -125,6 +127,8 @@ func (d *draft) remove(key string) {
 	switch folder, name := d.keys.split(key); folder {
 	case "meta":
 		d.Meta = nil
+	case "migration":
+		d.arriving = false
 	case "leader":
 		d.Leader = Leader{}
 	case "reload":
@@ -335,7 +339,7 @@ func (k Keys) split(key string) (folder, name string) {
 		return "", ""
 	}
 	switch rest {
-	case "meta", "reload", "settings", "pause", "verify", "report":
+	case "meta", "reload", "settings", "pause", "verify", "report", "migration":
 		return rest, ""
 	case "election/leader":
 		return "leader", ""

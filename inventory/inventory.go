@@ -261,9 +261,12 @@ type Meta struct {
 
 // Move says where an inventory went.
 type Move struct {
-	To string    `json:"to"` // "etcd" or "raft"
-	At time.Time `json:"at"`
-	By string    `json:"by,omitempty"` // the run of the move that says so
+	From string    `json:"from,omitempty"`
+	To   string    `json:"to"` // "etcd" or "raft"
+	At   time.Time `json:"at"`
+	By   string    `json:"by,omitempty"` // the run of the move that says so
+	// Pending: it is not there yet.
+	Pending bool `json:"pending,omitempty"`
 }
 
 // Schema is the version of the records that this program writes.

@@ -18,7 +18,10 @@ func KeysOf(cluster string) Keys { return Keys{prefix: "/doproxy/" + cluster + "
 // Prefix is that of every key of the cluster; it ends with a slash.
 func (k Keys) Prefix() string { return k.prefix }
 
-func (k Keys) Meta() string                     { return k.prefix + "meta" }
+func (k Keys) Meta() string { return k.prefix + "meta" }
+
+// Migration is there while the inventory is moved into a store.
+func (k Keys) Migration() string                { return k.prefix + "migration" }
 func (k Keys) Pool(name string) string          { return k.prefix + "pools/" + name }
 func (k Keys) Droplet(pool, name string) string { return k.prefix + "droplets/" + pool + "/" + name }
 func (k Keys) droplets() string                 { return k.prefix + "droplets/" }

@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -33,9 +34,13 @@ func EnsureMeta(ctx context.Context, store Store, keys Keys) (Meta, error) {
 			}
 			return *m, nil
 		}
+		if marker, err := Get(ctx, store, keys.Migration()); err != nil || marker.Mod != 0 {
+			return Meta{}, cmp.Or(err, errArriving)
+		}
 		m := Meta{UID: newUID(), Schema: Schema, Created: time.Now().UTC().Truncate(time.Second)}
 		var txn Txn
 		txn.Add(put(keys.Meta(), 0, m))
+		txn.Guards = append(txn.Guards, Guard{Key: keys.Migration()})
 		if rev, err := store.Commit(ctx, txn); err == nil {
 			m.Mod = rev
 			return m, nil
@@ -63,7 +68,12 @@ func PutMoved(keys Keys, m Meta, to *Move) (Guard, Op) {
 }
 
 func (m *Meta) moved() error {
-	return fmt.Errorf("%w to %s at %s: set `store: %[2]s` in doproxy.yml and restart the agent, or see `doproxy store migrate`", ErrMoved, m.Moved.To, m.Moved.At.Format(time.DateTime))
+	to, at := m.Moved.To, m.Moved.At.Format(time.DateTime)
+	if m.Moved.Pending {
+		return movedError{fmt.Sprintf("the inventory is being moved to %s since %s, and no change is taken: "+
+			"if nobody moves it now, `doproxy store migrate --from %s --to %[1]s` goes on with it, and with --abort gives it up", to, at, m.Moved.From)}
+	}
+	return movedError{fmt.Sprintf("the inventory moved to %s at %s: set `store: %[1]s` in doproxy.yml and restart the agent", to, at)}
 }
 
 // newUID is short, since it is part of every droplet's tag.

@@ -25,12 +25,27 @@ func Untrusted(err error) bool {
 	return errors.Is(err, ErrWiped) || errors.Is(err, ErrSchema) || errors.Is(err, ErrMoved)
 }
 
-// ErrMoved: the inventory is in another store, and what is here is what it was.
-var ErrMoved = errors.New("the inventory moved")
+// ErrMoved: the inventory is in another store, or on its way, and what is here is
+// not to be acted upon.
+var ErrMoved = errors.New("the inventory is not in this store")
+
+// movedError is an ErrMoved with words of its own.
+type movedError struct{ text string }
+
+func (e movedError) Error() string        { return e.text }
+func (e movedError) Is(target error) bool { return target == ErrMoved }
+
+var errArriving error = movedError{"the inventory is being moved into this store, and is not whole here yet: " +
+	"leave `store` in doproxy.yml as it was until `doproxy store migrate`, given again, says that it is done"}
 
 // foreign says why the records of a draft are not this cluster's to act upon, as
 // far as the meta record tells.
-func (d *draft) foreign(before *Meta) error { return Foreign(before, d.Meta) }
+func (d *draft) foreign(before *Meta) error {
+	if d.arriving && (d.Meta == nil || d.Meta.Moved != nil) {
+		return errArriving
+	}
+	return Foreign(before, d.Meta)
+}
 
 // Foreign says why records beside the meta record now are not to be acted upon by
 // who knows the cluster by the one before. Either may be nil.

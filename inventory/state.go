@@ -60,6 +60,8 @@ type State struct {
 	Err   error
 	Since time.Time
 
+	arriving bool // a move into the store is under way
+
 	order *order      // of Droplets; nil in a State that Mirror did not make
 	sorts *nodeSorter // of Nodes; likewise
 }

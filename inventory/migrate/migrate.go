@@ -54,7 +54,7 @@ type move struct {
 }
 
 func newMove(o Options) *move {
-	return &move{Options: o, marker: o.Keys.Prefix() + "migration", run: rand.Text()}
+	return &move{Options: o, marker: o.Keys.Migration(), run: rand.Text()}
 }
 
 // Run moves the inventory. What was interrupted is gone on with when it is run
@@ -66,6 +66,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	}
 	if done {
 		m.tell("the inventory is in %s already", o.ToName)
+		m.leave(ctx)
 		r, err := m.verify(ctx)
 		if errors.Is(err, errDiffer) { // it was used since
 			err = nil
@@ -112,7 +113,9 @@ func (m *move) finish(ctx context.Context) (Result, error) {
 	}
 	m.tell("%d records are the same in both stores", result.Records)
 	var err error
-	result.Revision, err = m.handOver(ctx)
+	if result.Revision, err = m.handOver(ctx); err == nil {
+		m.leave(ctx)
+	}
 	result.Held = time.Since(frozen)
 	return result, err
 }
@@ -147,8 +150,12 @@ func begin(ctx context.Context, o Options) (m *move, done bool, err error) {
 	case known: // a former home: its records are replaced
 	case there.ours(m):
 		m.tell("going on with a move that was interrupted")
-	case len(there.KVs) > 0:
-		return nil, false, inventory.Refuse("%s has %d records below %s that are of no inventory known here, such as %s: delete them first", o.ToName, len(there.KVs), o.Keys.Prefix(), there.KVs[0].Key)
+	default:
+		for _, kv := range there.KVs {
+			if kv.Lease == 0 { // what is bound to a lease is an agent's that tried this store, and no loss
+				return nil, false, inventory.Refuse("%s has records below %s that are of no inventory known here, such as %s: delete them first", o.ToName, o.Keys.Prefix(), kv.Key)
+			}
+		}
 	}
 	return m, false, m.claim(ctx, there.marker.Mod, there.metaKV.Mod)
 }

@@ -237,3 +237,38 @@ func TestRefused(t *testing.T) {
 		t.Errorf("abort with a whole target: %v", err)
 	}
 }
+
+// While it is moved, and if that was interrupted, neither store is to be used, and
+// each says what to do; in the end only the target is.
+func TestUnderWay(t *testing.T) {
+	from, to := migrate.Store(inventorytest.NewMemory()), migrate.Store(inventorytest.NewMemory())
+	fill(t, from)
+	says := func(store migrate.Store, words string) {
+		t.Helper()
+		if _, err := inventory.EnsureMeta(t.Context(), store, keys); !errors.Is(err, inventory.ErrMoved) || !strings.Contains(err.Error(), words) {
+			t.Errorf("it says %v, want %q", err, words)
+		}
+	}
+	o := options(from, to)
+	o.Progress = func(line string) {
+		if strings.Contains(line, "held up") {
+			says(from, "is being moved to raft")
+			says(to, "is not whole here yet")
+		}
+	}
+	// An agent that tried the target too early left its report there.
+	lease, err := to.Grant(t.Context(), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := to.Commit(t.Context(), inventory.Txn{Ops: []inventory.Op{{Key: keys.Node("lb-2"), Value: []byte("{}"), Lease: lease}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := migrate.Run(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	says(from, "moved to raft at")
+	if err := migrate.Abort(t.Context(), options(to, inventorytest.NewMemory())); !errors.Is(err, inventory.ErrRefused) {
+		t.Errorf("abort of no move: %v", err)
+	}
+}

@@ -31,7 +31,7 @@ func (m *move) readMeta(ctx context.Context) error {
 func (m *move) freeze(ctx context.Context) error {
 	for m.meta.Moved == nil || m.meta.Moved.By != m.run {
 		var txn inventory.Txn
-		txn.Add(inventory.PutMoved(m.Keys, m.meta, &inventory.Move{To: m.ToName, At: time.Now(), By: m.run}))
+		txn.Add(inventory.PutMoved(m.Keys, m.meta, &inventory.Move{From: m.FromName, To: m.ToName, At: time.Now(), By: m.run, Pending: true}))
 		txn.Ops = append(txn.Ops, inventory.Op{Key: m.Keys.Leader(), Delete: true})
 		if _, err := m.From.Commit(ctx, txn); err != nil && !errors.Is(err, inventory.ErrConflict) {
 			return err
@@ -41,6 +41,21 @@ func (m *move) freeze(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// leave has the source say that the inventory is in the target. If that fails, it
+// says that it is on its way, until the move is asked for again.
+func (m *move) leave(ctx context.Context) {
+	for range 3 {
+		if m.readMeta(ctx) != nil || m.meta.Moved == nil || !m.meta.Moved.Pending {
+			return
+		}
+		moved := *m.meta.Moved
+		moved.Pending = false
+		var txn inventory.Txn
+		txn.Add(inventory.PutMoved(m.Keys, m.meta, &moved))
+		_, _ = m.From.Commit(ctx, txn)
+	}
 }
 
 // putBack ends what freeze began, unless the target is whole. First the target is
@@ -106,6 +121,8 @@ func Abort(ctx context.Context, o Options) error {
 		return err
 	case there.whole():
 		return inventory.Refuse("%s holds the whole inventory: move it back with --from %s --to %s", o.ToName, o.ToName, o.FromName)
+	case there.marker.Mod == 0 && m.meta.Moved == nil:
+		return inventory.Refuse("no move from %s to %s is under way", o.FromName, o.ToName)
 	case there.marker.Mod != 0 && !there.ours(m):
 		return inventory.Refuse("%s holds what was begun of another move, from %s: abort that one", o.ToName, there.begun.From)
 	}

@@ -103,6 +103,13 @@ func Run(ctx context.Context, cfg *config.Config, version string, logger *slog.L
 			}
 			return a.campaign(ctx, elector)
 		}},
+		{"abstention", func(ctx context.Context) error {
+			if stores.raft == nil || cfg.Store == config.StoreRaft {
+				return nil
+			}
+			// Who leads the other store is to lead an agent that uses it already.
+			return electionraft.Abstain(ctx, stores.raft)
+		}},
 		{"api", func(ctx context.Context) error { return api.Serve(ctx, listeners...) }},
 	})
 }
