@@ -43,6 +43,10 @@ const (
 	// storeTimeout bounds a change of members; joinTimeout one that copies the store.
 	storeTimeout = 45 * time.Second
 	joinTimeout  = 10 * time.Minute
+	// leadTimeout bounds the wait for who leads after a step-down, which is looked
+	// for each leadPoll: an election takes less than 2 s.
+	leadTimeout = 3 * time.Second
+	leadPoll    = 100 * time.Millisecond
 
 	leastTTL, usualTTL, mostTTL = time.Minute, time.Hour, 30 * 24 * time.Hour // of tokens
 	maxToken                    = 4096
@@ -252,11 +256,29 @@ func (s *Server) StepDown(ctx context.Context, _ *pb.StepDownRequest) (*pb.StepD
 		return nil, err
 	}
 	resp := &pb.StepDownResponse{From: leaderOf(before)}
-	if after, err := s.members(ctx, admin); err == nil {
-		resp.To = leaderOf(after)
-	}
+	resp.To = s.successor(ctx, admin, resp.From)
 	s.tellOfMember("store.stepped_down", s.node, "another member leads the store, by request")
 	return resp, nil
+}
+
+// successor is the resource name of the node that leads instead of the former
+// one, which still believes for a moment that it leads. Empty: none is known
+// within leadTimeout.
+func (s *Server) successor(ctx context.Context, admin StoreAdmin, former string) string {
+	ctx, cancel := context.WithTimeout(ctx, leadTimeout)
+	defer cancel()
+	for tick := time.Tick(leadPoll); ; {
+		if m, err := s.members(ctx, admin); err == nil {
+			if leader := leaderOf(m); leader != "" && leader != former {
+				return leader
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ""
+		case <-tick:
+		}
+	}
 }
 
 func (s *Server) tellOfMember(event, node, message string) {

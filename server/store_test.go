@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -24,6 +25,9 @@ type storeAdmin struct {
 	err     error
 	members []inventory.StoreMember
 	calls   []string
+	// late is how many looks at the members after a step-down still see the former
+	// leader; the look after these sees none.
+	late int
 }
 
 func (a *storeAdmin) did(call string) error {
@@ -42,6 +46,15 @@ func (a *storeAdmin) Token(_ context.Context, ttl time.Duration) (string, time.T
 }
 
 func (a *storeAdmin) Members(context.Context) (inventory.Membership, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if slices.Contains(a.calls, "step down") {
+		a.late--
+		a.members[0].Leader, a.members[1].Leader = a.late >= 0, a.late < -1
+		if a.late == -1 {
+			return inventory.Membership{}, inventory.ErrUnavailable
+		}
+	}
 	return inventory.Membership{Cluster: "01STORE", Members: slices.Clone(a.members), Tolerates: 1}, nil
 }
 
@@ -49,13 +62,7 @@ func (a *storeAdmin) Remove(_ context.Context, node string, force bool) error {
 	return a.did(fmt.Sprintf("remove %s %t", node, force))
 }
 
-func (a *storeAdmin) StepDown(context.Context) error {
-	err := a.did("step down")
-	if err == nil {
-		a.members[0].Leader, a.members[1].Leader = false, true
-	}
-	return err
-}
+func (a *storeAdmin) StepDown(context.Context) error { return a.did("step down") }
 
 func voter(node string, healthy bool) inventory.StoreMember {
 	return inventory.StoreMember{ID: node + "-a1", Node: node, Voter: true, Healthy: healthy, Leader: node == "lb1"}
@@ -178,6 +185,22 @@ func TestStoreMembers(t *testing.T) {
 	want := "init, join secret, token 1h0m0s, token 1m0s, remove lb3 false, remove lb2-a1 true, step down"
 	if got := strings.Join(admin.calls, ", "); got != want {
 		t.Errorf("it did %s\nwant %s", got, want)
+	}
+}
+
+// Who led is not named as who leads now, however late it learns that it does not:
+// after 3 s nobody is.
+func TestStepDownOfALeaderThatBelievesItLeads(t *testing.T) {
+	for late, want := range map[int]string{0: "nodes/lb2", 5: "nodes/lb2", 1000: ""} {
+		synctest.Test(t, func(t *testing.T) {
+			admin := &storeAdmin{late: late, members: []inventory.StoreMember{voter("lb1", true), voter("lb2", true), voter("lb3", true)}}
+			_, store := storeNode(t, server.Options{StoreName: "raft", StoreAdmin: admin})
+			began := time.Now()
+			r := must(store.StepDown(t.Context(), &pb.StepDownRequest{}))
+			if r.From != "nodes/lb1" || r.To != want || time.Since(began) > 3*time.Second {
+				t.Errorf("it believes so for %d looks: %v after %s, want %q", late, r, time.Since(began), want)
+			}
+		})
 	}
 }
 

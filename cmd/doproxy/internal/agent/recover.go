@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,13 +28,17 @@ good. It works on this machine's files: stop the agent first.
 
 Without --yes it shows what this node has and changes nothing. Look on every node
 that is left, and recover the one with the highest term, and of these the one with
-the highest index. What only the lost members had is lost.
+the highest index. What only the lost members had is lost. A node without a log
+cannot be recovered.
 
 Afterwards start the agent. The others must not go on with their data: they are
 refused, and join anew with a token.`,
 		Example: "  systemctl stop doproxy\n  doproxy cluster recover --config /etc/doproxy/doproxy.yml\n  doproxy cluster recover --config /etc/doproxy/doproxy.yml --yes\n  systemctl start doproxy",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cli.CheckOutput(cmd); err != nil {
+				return err
+			}
 			cfg, err := config.Load(file, os.LookupEnv)
 			if err != nil {
 				return &cli.Failure{Err: err, Exit: cli.ExitUsage}
@@ -51,24 +54,18 @@ refused, and join anew with a token.`,
 			if err != nil {
 				return err
 			}
-			out := cmd.OutOrStdout()
-			fmt.Fprintf(out, "This node is member %s of store %s. Its last entry is of term %d, index %d.\n", has.ID, has.Cluster, has.Term, has.Index)
-			if len(has.Others) == 0 {
-				fmt.Fprintln(out, "It is the only member already: there is nothing to recover.")
-				return nil
+			r := cli.Recovery{Dir: RaftDir(cfg), Cluster: has.Cluster, ID: has.ID, Term: has.Term, Index: has.Index, Others: has.Others}
+			switch {
+			case yes && r.Index == 0:
+				return &cli.Failure{Op: "cluster recover", Err: fmt.Errorf("%s has no log to recover from; nothing was changed", r.Dir),
+					Exit: cli.ExitRefused, Mend: []string{"recover a node that has one", r.JoinAnew()}}
+			case yes && len(r.Others) > 0:
+				if _, err := raft.Recover(RaftDir(cfg), cfg.Raft.Address, logger); err != nil {
+					return err
+				}
+				r.Changed = true
 			}
-			fmt.Fprintf(out, "The other members: %s.\n", strings.Join(has.Others, ", "))
-			if !yes {
-				fmt.Fprintln(out, "\nWARNING: recovering goes on without them. What only they had is lost, and if more than\n"+
-					"half of them still run, there would be two stores. If they are lost for good, and no other\n"+
-					"node has a later entry, run this again with --yes. Nothing was changed.")
-				return nil
-			}
-			if _, err := raft.Recover(RaftDir(cfg), cfg.Raft.Address, logger); err != nil {
-				return err
-			}
-			fmt.Fprintln(out, "This node is the only member now. Start its agent; the others join anew: `doproxy cluster token` here, `doproxy cluster join` there.")
-			return nil
+			return cli.ShowRecovery(cmd, r)
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "/etc/doproxy/doproxy.yml", "the agent's configuration file")

@@ -23,6 +23,9 @@ var (
 	joining = effort{perCall: 11 * time.Minute}
 )
 
+// leastTTL and mostTTL bound a token's life, as the server does.
+const leastTTL, mostTTL = time.Minute, 720 * time.Hour
+
 func (c *client) clusterCommand() *cobra.Command {
 	members := c.clusterMembersCommand()
 	cmd := &cobra.Command{
@@ -153,11 +156,11 @@ nothing but the token is written.`,
 		Example: "  doproxy cluster token\n  doproxy cluster token --ttl 10m | ssh lb2 doproxy cluster join -",
 		Args:    cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 	}
-	cmd.Flags().DurationVar(&ttl, "ttl", time.Hour, "how long it is good for")
+	cmd.Flags().DurationVar(&ttl, "ttl", time.Hour, "how long it is good for, 1m to 720h")
 	_ = cmd.RegisterFlagCompletionFunc("ttl", cobra.FixedCompletions([]string{"10m", "1h", "24h"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = c.run(func(s *session, _ []string) error {
-		if ttl < time.Minute {
-			return usage("--ttl %v: want 1m or more", ttl)
+		if ttl < leastTTL || ttl > mostTTL {
+			return usage("--ttl %v: want 1m to 720h", ttl)
 		}
 		res, err := ask(s, changing, &doproxyv1.CreateJoinTokenRequest{Ttl: durationpb.New(ttl)}, func(ctx context.Context, cc grpc.ClientConnInterface, req *doproxyv1.CreateJoinTokenRequest) (*doproxyv1.CreateJoinTokenResponse, error) {
 			return doproxyv1.NewStoreServiceClient(cc).CreateJoinToken(ctx, req)

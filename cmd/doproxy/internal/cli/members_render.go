@@ -102,7 +102,11 @@ func voterAdvice(m *doproxyv1.Membership) string {
 	case voters == 1:
 		return "with one voter nothing may be lost: have two more nodes join, each with a token of `doproxy cluster token`"
 	}
-	return fmt.Sprintf("%d voters, an even number, can lose no more than %d: have another node join (`doproxy cluster token`)", voters, voters-1)
+	loss, fewer := "none", "1 voter does"
+	if voters > 2 {
+		loss, fewer = strconv.Itoa(voters/2-1), fmt.Sprintf("%d voters do", voters-1)
+	}
+	return fmt.Sprintf("%d voters tolerate the loss of %s, no more than %s: have another node join (`doproxy cluster token`)", voters, loss, fewer)
 }
 
 // voterText is the summary, with advice if there is any.

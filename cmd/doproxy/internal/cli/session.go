@@ -71,10 +71,9 @@ func (c *client) open(cmd *cobra.Command, formats ...string) (*session, error) {
 		if s.style.terminal {
 			s.format = "table"
 		}
-	case "table", "plain", "json":
 	default:
-		if !contains(formats, s.format) {
-			return nil, usage("-o %q: want %s", s.format, strings.Join(append([]string{"table", "plain", "json"}, formats...), ", "))
+		if err := checkFormat(s.format, formats...); err != nil {
+			return nil, err
 		}
 	}
 	if c.flags.timeout < 0 {
@@ -97,6 +96,15 @@ func (c *client) open(cmd *cobra.Command, formats ...string) (*session, error) {
 		s.servers = append(s.servers, srv)
 	}
 	return s, nil
+}
+
+// checkFormat refuses a value of -o that is none of table, plain and json, nor
+// of those that this command alone knows.
+func checkFormat(format string, more ...string) error {
+	if known := append([]string{"table", "plain", "json"}, more...); !contains(known, format) {
+		return usage("-o %q: want %s", format, strings.Join(known, ", "))
+	}
+	return nil
 }
 
 func (c *client) serverList() string {

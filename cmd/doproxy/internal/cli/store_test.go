@@ -69,7 +69,10 @@ func TestClusterToken(t *testing.T) {
 	if got := sent[*doproxyv1.CreateJoinTokenRequest](b.fake)[0].GetTtl().AsDuration(); got != 10*time.Minute {
 		t.Errorf("asked for %v", got)
 	}
-	b.want(ExitUsage, "", "doproxy: --ttl 1s: want 1m or more\n", "cluster", "token", "--ttl", "1s")
+	for ttl, shown := range map[string]string{"1s": "1s", "0s": "0s", "-1h": "-1h0m0s", "9999h": "9999h0m0s"} {
+		b.want(ExitUsage, "", "doproxy: --ttl "+shown+": want 1m to 720h\n", "cluster", "token", "--ttl", ttl)
+	}
+	b.want(0, "dpt1-secret\n", "", "cluster", "token", "--ttl", "720h")
 	b.width = 80
 	b.want(0, "dpt1-secret\n", "\nOn the new node, within 60m:\n  doproxy cluster join -    and paste it\n", "cluster", "token")
 }
@@ -95,11 +98,12 @@ func TestVoterSummary(t *testing.T) {
 		{0, 0, 0, "0 voters; the store has stopped", ""},
 		{1, 1, 0, "1 voter; the store stops when it is lost", "with one voter nothing may be lost"},
 		{1, 1, 1, "1 voter; the store stops when it is lost", "lb2 does not vote yet"},
-		{2, 2, 0, "2 voters; the store stops when one of them is lost", "2 voters, an even number, can lose no more than 1"},
-		{2, 1, 0, "2 voters, 1 of them unhealthy; the store has stopped", "2 voters, an even number"},
+		{2, 2, 0, "2 voters; the store stops when one of them is lost", "2 voters tolerate the loss of none, no more than 1 voter does: have another node join"},
+		{2, 1, 0, "2 voters, 1 of them unhealthy; the store has stopped", "2 voters tolerate the loss of none"},
 		{3, 3, 0, "3 voters; the store goes on with 1 of them lost", ""},
 		{3, 2, 2, "3 voters, 1 of them unhealthy; the store stops with the next one lost", ""},
 		{4, 4, 2, "4 voters; the store goes on with 1 of them lost", "lb5 and lb6 do not vote yet"},
+		{4, 4, 0, "4 voters; the store goes on with 1 of them lost", "4 voters tolerate the loss of 1, no more than 3 voters do: have another node join"},
 		{5, 5, 0, "5 voters; the store goes on with 2 of them lost", ""},
 		{5, 4, 0, "5 voters, 1 of them unhealthy; the store goes on with 1 more lost", ""},
 	} {
@@ -120,7 +124,7 @@ func TestVoterSummary(t *testing.T) {
 func TestClusterRemove(t *testing.T) {
 	b := newBench(t)
 	b.fake.sick(2)
-	left := "warning: 2 voters, an even number, can lose no more than 1: have another node join (`doproxy cluster token`)\n2 voters; the store stops when one of them is lost.\n"
+	left := "warning: 2 voters tolerate the loss of none, no more than 1 voter does: have another node join (`doproxy cluster token`)\n2 voters; the store stops when one of them is lost.\n"
 	shown := "lb3 (voter, unhealthy for 12s) leaves the store; left: lb1 and lb2.\n" + left
 	b.want(0, shown, "", "cluster", "remove", "lb3", "--dry-run")
 	b.want(ExitUsage, shown, "doproxy: cluster remove lb3: it asks before it goes on, and there is no terminal to ask at; nothing was changed\n  mend: look with `doproxy cluster remove lb3 --dry-run`, then add --yes\n", "cluster", "remove", "lb3")

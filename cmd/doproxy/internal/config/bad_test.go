@@ -82,6 +82,8 @@ var bad = []problem{
 	{"raft: {address: '0.0.0.0:7477'}\n", `:1: raft.address: "0.0.0.0:7477" is no address that others can reach: write this node's own, such as 10.132.0.2:7477, and set raft.listen to 0.0.0.0:7477`},
 	{"raft: {address: '10.0.0.1:7477', plain: true}\n", `:1: raft.plain: "10.0.0.1:7477" can be reached from other machines, and what members say to each other holds secrets: leave raft.plain out`},
 	{"raft: {address: '127.0.0.1:7477', listen: '0.0.0.0:7477', plain: true}\n", `:1: raft.plain: "0.0.0.0:7477" can be reached from other machines, and what members say to each other holds secrets: leave raft.plain out`},
+	{"raft: {address: '10.9.9.9:7477', listen: 10.9.9.9}\n", `:1: raft.listen: "10.9.9.9" is not an address: write host:port, such as 10.132.0.2:7477`},
+	{"raft: {address: '10.9.9.9:7478', listen: 'lb:7478'}\n", `:1: raft.listen: "lb:7478" does not begin with an IP address: write one, such as 10.132.0.2:7478`},
 	{"raft: {address: '127.0.0.1:7477', dead_after: 10ms}\n", ":1: raft.dead_after: 10ms is out of range: use 1s to 720h"},
 	{"etcd: {username: root}\n", `:1: etcd.username: "root" has no password: set etcd.password_file`},
 	{"etcd: {password_file: p}\n", `:1: etcd.password_file: "p" is of no user: set etcd.username`},
@@ -139,6 +141,7 @@ var bad = []problem{
 	{"api:\n  listen:\n  - 127.0.0.1:7475\n  - 10.0.0.1:7475\n", `:4: api.listen[1]: "10.0.0.1:7475" can be reached from other machines, and who reaches it can create and delete droplets: set api.tls (cert_file, key_file, client_ca_file), or listen on 127.0.0.1`},
 	{"api: {listen: ':7475', tls: {cert_file: a, key_file: b}}\n", `:1: api.listen[0]: ":7475" can be reached from other machines, and without client certificates anyone there can create and delete droplets: set api.tls.client_ca_file, or listen on 127.0.0.1`},
 	{"api: {listen: ['127.0.0.1:1', '127.0.0.1:1']}\n", `:1: api.listen[1]: "127.0.0.1:1" is taken by api.listen[0]: use another port`},
+	{"api: {http: 127.0.0.1}\n", `:1: api.http: "127.0.0.1" is not an address: write host:port, such as 127.0.0.1:7476`},
 	{"api: {http: '127.0.0.1:7475'}\n", `:1: api.http: "127.0.0.1:7475" is taken by api.listen[0]: use another port`},
 	{"api: {tls: {client_ca_file: a}}\n", `:1: api.tls.client_ca_file: "a" is of no use without a certificate: set api.tls.cert_file and api.tls.key_file`},
 

@@ -188,11 +188,12 @@ func (r *resolver) socketPath(key, name string) string {
 	return path
 }
 
-// address checks an address to listen on and says whether it is loopback.
-func (r *resolver) address(key, value string) (loopback, ok bool) {
+// address checks an address to listen on and says whether it is loopback. What is
+// wrong with it is told with an example, host:port.
+func (r *resolver) address(key, value, example string) (loopback, ok bool) {
 	host, port, err := net.SplitHostPort(value)
 	if err != nil {
-		r.addf(key, "%s is not an address: write host:port, such as 127.0.0.1:7475", show(value))
+		r.addf(key, "%s is not an address: write host:port, such as %s", show(value), example)
 		return false, false
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || port != strconv.FormatUint(n, 10) {
@@ -207,7 +208,8 @@ func (r *resolver) address(key, value string) (loopback, ok bool) {
 	}
 	a, err := netip.ParseAddr(host)
 	if err != nil {
-		r.addf(key, "%s does not begin with an IP address: write one, such as 127.0.0.1:%s", show(value), port)
+		like, _, _ := net.SplitHostPort(example)
+		r.addf(key, "%s does not begin with an IP address: write one, such as %s", show(value), net.JoinHostPort(like, port))
 		return false, false
 	}
 	return a.Unmap().IsLoopback(), true

@@ -189,7 +189,7 @@ func (r *resolver) raft() *Raft {
 	}
 	loopback := loopbackHost(host)
 	if f.Listen != "" {
-		listens, ok := r.address("raft.listen", f.Listen)
+		listens, ok := r.address("raft.listen", f.Listen, "10.132.0.2:"+raftPort)
 		loopback = loopback && (listens || !ok)
 	}
 	if f.Plain && !loopback {
@@ -256,7 +256,7 @@ func (r *resolver) api() API {
 	taken := make(map[string]string)
 	for i, l := range a.Listen {
 		key := index("api.listen", i)
-		loopback, ok := r.address(key, l)
+		loopback, ok := r.address(key, l, "127.0.0.1:7475")
 		if !ok {
 			continue
 		}
@@ -278,7 +278,7 @@ func (r *resolver) api() API {
 		a.HTTP = ""
 		return a
 	}
-	loopback, ok := r.address("api.http", a.HTTP)
+	loopback, ok := r.address("api.http", a.HTTP, "127.0.0.1:7476")
 	if other, twice := taken[a.HTTP]; ok && twice {
 		r.addf("api.http", "%s is taken by %s: use another port", show(a.HTTP), other)
 	}
