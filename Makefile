@@ -1,6 +1,6 @@
 # make demo    a whole cluster on this machine against a simulated DigitalOcean
 # make test    every test, on real etcd and real HAProxy
-# make build   bin/doproxy, bin/dosim, bin/etcd
+# make build   bin/doproxy, bin/dosim
 # make bench   the measurements that the documentation quotes
 # make lint    vet, import table, buf lint and breaking
 # make generate   the API's Go code
@@ -12,7 +12,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 .PHONY: demo test build bench lint generate clean haproxy
 .DEFAULT_GOAL := build
 
-build: bin/etcd
+build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/doproxy ./cmd/dosim
 
 demo: haproxy build
@@ -26,11 +26,11 @@ haproxy:
 	  $$sudo apt-get update -qq && RUNLEVEL=1 $$sudo apt-get install -y -qq --no-install-recommends haproxy; \
 	fi
 
-test: haproxy build bin/protoc-gen-go bin/protoc-gen-go-grpc bin/grpcurl
+test: haproxy build bin/etcd bin/protoc-gen-go bin/protoc-gen-go-grpc bin/grpcurl
 	DOPROXY_BIN=$(CURDIR)/bin DOPROXY_OPENAPI=$${DOPROXY_OPENAPI:-$$(ls $(CURDIR)/../shared/data/digitalocean-openapi.json 2>/dev/null)} \
 	  $(GO) test -timeout 40m ./...
 
-bench: haproxy build
+bench: haproxy build bin/etcd
 	DOPROXY_BIN=$(CURDIR)/bin $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m -v ./inventory/raft ./cmd/doproxy/e2e
 
 # The tools have modules of their own, so that go.mod holds only what doproxy needs.

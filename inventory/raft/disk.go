@@ -256,7 +256,7 @@ func libraryLogger(logger *slog.Logger) hclog.Logger {
 
 // Accept implements hclog.SinkAdapter.
 func (s *sink) Accept(_ string, level hclog.Level, msg string, args ...any) {
-	if level < hclog.Warn {
+	if level < hclog.Warn || msg == "failed to get previous log" { // which an announcement meets that is faster than the entry
 		s.logger.Debug(msg, args...)
 		return
 	}

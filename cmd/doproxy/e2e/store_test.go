@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -41,6 +43,30 @@ func (c *cluster) formStore() {
 	}
 }
 
+// leadsStore is the node whose member leads the integrated store.
+func (c *cluster) leadsStore() (leader int) {
+	c.t.Helper()
+	eventually(c.t, "a member leads the store", func() error {
+		r := c.run(0, "cluster", "members", "-o", "json")
+		var m struct {
+			Members []struct {
+				Node   string
+				Leader bool
+			}
+		}
+		if err := json.Unmarshal([]byte(r.stdout), &m); err != nil {
+			return fmt.Errorf("%s%w", r.stderr, err)
+		}
+		for _, one := range m.Members {
+			if leader = slices.IndexFunc(c.Nodes, func(n node) bool { return "nodes/"+n.Name == one.Node || n.Name == one.Node }); one.Leader {
+				return nil
+			}
+		}
+		return fmt.Errorf("none: %s", r.stdout)
+	})
+	return leader
+}
+
 // The inventory moves from etcd into the agents and back, while clients are served
 // and without a change to any droplet.
 func TestMigrateStore(t *testing.T) {
@@ -48,8 +74,8 @@ func TestMigrateStore(t *testing.T) {
 	before := c.droplets()
 	load := startLoad(t, c.Nodes, 100)
 
-	restart := func(store string) {
-		for i := range c.Nodes {
+	restart := func(store string, nodes ...int) {
+		for _, i := range nodes {
 			c.killed(i)
 			c.configure(i, func(s string) string {
 				s = strings.Replace(s, "store: etcd\n", "store: "+store+"\n", 1)
@@ -62,7 +88,7 @@ func TestMigrateStore(t *testing.T) {
 		host, _, _ := strings.Cut(n.GRPC, ":")
 		c.configure(i, func(s string) string { return s + "\nraft:\n  address: " + host + ":7477\n" })
 	}
-	restart("etcd")
+	restart("etcd", 0, 1, 2)
 	c.formStore()
 	for _, way := range [][2]string{{"etcd", "raft"}, {"raft", "etcd"}} {
 		out := c.ok(1, "store", "migrate", "--from", way[0], "--to", way[1], "--yes")
@@ -70,7 +96,19 @@ func TestMigrateStore(t *testing.T) {
 		if r := c.run(0, "scale", "web=4"); r.code == 0 {
 			t.Errorf("a request was taken by the store that was left: %s", r.stdout)
 		}
-		restart(way[1])
+		// The one that leads the integrated store comes last: until then it hands on,
+		// so that work goes on with an agent that uses the new store already.
+		last := c.leadsStore()
+		others := slices.DeleteFunc([]int{0, 1, 2}, func(i int) bool { return i == last })
+		restart(way[1], others...)
+		eventually(t, "work is done while nodes use either store", func() error {
+			if r := c.run(others[0], "scale", "web=4", "--wait", "--timeout", "30s"); r.code != 0 {
+				return fmt.Errorf("%s", r.stderr)
+			}
+			return nil
+		})
+		c.ok(others[0], "scale", "web=3", "--wait")
+		restart(way[1], last)
 		c.follows(3)
 	}
 	c.ok(0, "scale", "web=4", "--wait")

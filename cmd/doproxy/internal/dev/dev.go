@@ -89,7 +89,7 @@ func Run(ctx context.Context, o Options, ready func(*Cluster) error) (err error)
 	} else if left > 0 {
 		fmt.Fprintf(o.Out, "stopped %d processes that a killed supervisor had left\n", left)
 	}
-	programs, err := findPrograms(o.HAProxy)
+	programs, err := findPrograms(o.Store, o.HAProxy)
 	if err != nil {
 		return err
 	}

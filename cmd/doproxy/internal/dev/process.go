@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/doproxy/doproxy/cmd/doproxy/internal/config"
 )
 
 // programs are the paths of what a cluster runs.
@@ -19,7 +21,7 @@ type programs struct{ doproxy, dosim, etcd, haproxy string }
 
 // findPrograms looks beside this program first, as `make build` leaves them,
 // then in PATH, and for haproxy where Debian has it, unless that is named.
-func findPrograms(haproxy string) (programs, error) {
+func findPrograms(store, haproxy string) (programs, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return programs{}, err
@@ -40,7 +42,9 @@ func findPrograms(haproxy string) (programs, error) {
 		return ""
 	}
 	p.dosim = find("dosim", "make build")
-	p.etcd = find("etcd", "make build")
+	if store == config.StoreEtcd {
+		p.etcd = find("etcd", "make bin/etcd")
+	}
 	if p.haproxy = haproxy; haproxy == "" {
 		p.haproxy = find("haproxy", "make haproxy, or apt-get install haproxy")
 	}
