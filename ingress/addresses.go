@@ -50,6 +50,13 @@ func (q *plan) node() string {
 	return ""
 }
 
+// unassigned says that this cluster has never assigned the address: there is no
+// record, or one of nothing but what an operator asked for.
+func (q *plan) unassigned() bool {
+	a := q.a()
+	return a == nil || a.Node == "" && a.From == ""
+}
+
 // fresh says that the address was seen since the last call that could move it.
 func (q *plan) fresh() bool {
 	return !q.ip.seen.sent.IsZero() && !q.ip.seen.sent.Before(q.ip.tried.ended)

@@ -11,6 +11,8 @@
 //     no move counts before the cloud confirms it.
 //   - An address leaves a node only for one that is fit, and stays where it is
 //     if none is. It does not go back by itself.
+//   - An address that was never assigned is not taken from a droplet that is none
+//     of the nodes', unless an operator asks for it.
 //   - A node must have been unfit for a while to lose what it has, and fit for
 //     longer to get something again. Further moves of one address are held back,
 //     for longer with each.

@@ -370,6 +370,28 @@ func TestLoopRepairsAndVerifies(t *testing.T) {
 	})
 }
 
+// A cluster that was made by mistake beside the one whose address it is, with the
+// same configuration.
+func TestLoopLeavesAnothersAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, inventory.Ingress{ReservedIPs: []netip.Addr{ip7}})
+		defer r.stop()
+		r.cloud.set(ip7, 99)
+		defer r.lead("a", r.store)()
+		time.Sleep(10 * time.Minute)
+		r.mu.Lock()
+		told := r.news.Conditions
+		r.mu.Unlock()
+		if r.cloud.at(ip7) != 99 || r.cloud.count("assign") != 0 || len(told) != 1 || told[0].Type != "ingress.foreign" {
+			t.Fatalf("at %d after %d assigns, told %s", r.cloud.at(ip7), r.cloud.count("assign"), dump(told))
+		}
+		r.put(r.keys.Assignment(ip7), inventory.Assignment{Address: ip7, Since: time.Now(), Reason: "no node holds it yet", Want: inventory.AnyNode})
+		r.until(2*time.Second, "taken", r.verified(ip7, "lb-1"))
+		r.cloud.set(ip7, 99)
+		r.until(time.Minute, "repaired, now that it is ours", func() bool { return r.cloud.at(ip7) == 11 })
+	})
+}
+
 func TestLoopDNS(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, inventory.Ingress{DNS: []inventory.DNSName{{Domain: "example.com", Name: "www"}}})

@@ -104,33 +104,11 @@ func (p *planner) swap(q *plan, words string) bool {
 	return false
 }
 
-// settle finds a holder for an address that has none. One that is at a fit node
-// stays there.
+// settle finds a holder for an address that has none.
 func (p *planner) settle(q *plan) {
 	a := q.a()
-	if a != nil && a.Node != "" {
+	if a != nil && a.Node != "" || q.unassigned() && p.leftThere(q) {
 		return
-	}
-	seen := q.ip.seen
-	if a == nil {
-		switch {
-		case seen.sent.IsZero():
-			if (!p.f.listed.IsZero() || p.f.listFailures > 0) && !q.ip.calling {
-				p.lookAgain(q)
-			}
-			return
-		case q.ip.calling:
-			return
-		case seen.missing:
-			p.missing(q)
-			return
-		}
-		if name := p.nodeOf(seen.droplet); name != "" && !p.standing(name).lost && p.taken(q, name, seen.droplet) == "" {
-			n := q.edit()
-			n.Node, n.Droplet, n.Since, n.Reason = name, seen.droplet, p.now, "it was there"
-			p.event(q, "ingress.adopted", name, fmt.Sprintf("%s stays with %s, which holds it", q.address, name))
-			return
-		}
 	}
 	to, why := p.choose(q, "")
 	if why == "" && p.paused() {
@@ -145,6 +123,50 @@ func (p *planner) settle(q *plan) {
 		reason = a.Reason
 	}
 	p.intend(q, to, reason, false)
+}
+
+// leftThere says that an address which this cluster has never assigned is left
+// where it is for now. One that is at a fit node stays with it. One at a droplet
+// that is none of the nodes' may serve somebody else's clients, such as those of a
+// cluster with the same configuration: it comes only when an operator asks for it.
+func (p *planner) leftThere(q *plan) bool {
+	seen := q.ip.seen
+	switch {
+	case seen.sent.IsZero():
+		if (!p.f.listed.IsZero() || p.f.listFailures > 0) && !q.ip.calling {
+			p.lookAgain(q)
+		}
+		return true
+	case q.ip.calling:
+		return true
+	case seen.missing:
+		p.missing(q)
+		return true
+	case seen.droplet == 0:
+		return false
+	}
+	name := p.nodeOf(seen.droplet)
+	switch {
+	case name == "":
+		p.foreign(q)
+		return true
+	case p.standing(name).lost, p.taken(q, name, seen.droplet) != "":
+		return false
+	}
+	n := q.edit()
+	n.Node, n.Droplet, n.Since, n.Reason = name, seen.droplet, p.now, "it was there"
+	p.event(q, "ingress.adopted", name, fmt.Sprintf("%s stays with %s, which holds it", q.address, name))
+	return true
+}
+
+// foreign tells that a droplet of somebody else holds an address, unless it is
+// told already why the address does not come as asked.
+func (p *planner) foreign(q *plan) {
+	if a := q.a(); a != nil && a.Want != "" {
+		return
+	}
+	p.note(fmt.Sprintf("ip %s foreign", q.address), "ingress.foreign", "",
+		fmt.Sprintf("%s is held by droplet %d, which is no node of this cluster: if it is to come here, `doproxy failover %s`", q.address, q.ip.seen.droplet, q.address))
 }
 
 func (p *planner) missing(q *plan) {

@@ -90,6 +90,11 @@ func (s *scene) drain(node string) {
 	s.Facts.See(s.State, noon)
 }
 
+// asked is a failover by hand of ip7, which was never assigned.
+func (s *scene) asked(to string) {
+	s.State.Assignments[ip7] = &inventory.Assignment{Address: ip7, Since: ago(time.Second), Reason: "no node holds it yet", Want: to, Mod: 41}
+}
+
 // tried is an assign of ip7 to lb-1 that ended a second before noon, after which
 // the address was seen at a droplet.
 func (s *scene) tried(err error, seen cloud.ReservedIP) {
@@ -379,6 +384,53 @@ func TestPlanWithoutRecord(t *testing.T) {
 			s.list(map[netip.Addr]int64{ip7: 12})
 			s.ails("lb-2", "failed", ago(time.Second))
 		}, "203.0.113.7 at lb-1"},
+		{"at a droplet that is no node", func(s *scene) { clear(s); s.list(map[netip.Addr]int64{ip7: 99}) }, "note ip 203.0.113.7 foreign"},
+		{"at a droplet that is no node, while no node is fit and all is paused", func(s *scene) {
+			clear(s)
+			s.list(map[netip.Addr]int64{ip7: 99})
+			s.State.Pause = &inventory.Pause{}
+			for _, n := range s.State.Nodes {
+				n.HAProxy = "failed"
+			}
+			s.Facts.See(s.State, ago(time.Minute))
+		}, "note ip 203.0.113.7 foreign"},
+		{"an IPv6 address at a droplet that is no node", func(s *scene) {
+			s.State.Settings.Ingress.ReservedIPs = []netip.Addr{ip7, ip6}
+			s.list(map[netip.Addr]int64{ip7: 11, ip6: 99})
+		}, "note ip 2001:db8::7 foreign"},
+		{"at a droplet that is no node, and another is free", func(s *scene) {
+			clear(s)
+			s.State.Settings.Ingress.ReservedIPs = []netip.Addr{ip7, ip8}
+			s.list(map[netip.Addr]int64{ip7: 99, ip8: 0})
+		}, "203.0.113.8 at lb-1; note ip 203.0.113.7 foreign"},
+		{"at a node that does not report yet", func(s *scene) {
+			clear(s)
+			s.list(map[netip.Addr]int64{ip7: 12})
+			s.vanishes("lb-2", ago(time.Minute))
+		}, "note ip 203.0.113.7 foreign"},
+		{"at a droplet that is no node, and asked for", func(s *scene) {
+			s.asked(inventory.AnyNode)
+			s.list(map[netip.Addr]int64{ip7: 99})
+		}, "203.0.113.7 at lb-1"},
+		{"at a droplet that is no node, and asked to a node", func(s *scene) {
+			s.asked("lb-3")
+			s.list(map[netip.Addr]int64{ip7: 99})
+		}, "203.0.113.7 at lb-3"},
+		{"at a droplet that is no node, and asked to an unfit one", func(s *scene) {
+			s.asked("lb-3")
+			s.list(map[netip.Addr]int64{ip7: 99})
+			s.ails("lb-3", "failed", ago(time.Second))
+		}, "note ip 203.0.113.7 want"},
+		{"asked to an unfit node before it was ever seen", func(s *scene) {
+			s.asked("lb-3")
+			s.Facts = NewFacts(ago(time.Minute))
+			s.ails("lb-3", "failed", ago(time.Minute))
+		}, "list; note ip 203.0.113.7 want"},
+		{"at nobody, and asked to an unfit node", func(s *scene) {
+			s.asked("lb-3")
+			s.list(map[netip.Addr]int64{ip7: 0})
+			s.ails("lb-3", "failed", ago(time.Second))
+		}, "203.0.113.7 at lb-1; note ip 203.0.113.7 want"},
 		{"at nobody", func(s *scene) { clear(s); s.list(map[netip.Addr]int64{ip7: 0}) }, "203.0.113.7 at lb-1"},
 		{"spread", func(s *scene) {
 			clear(s)
@@ -440,6 +492,21 @@ func TestPlanPlaces(t *testing.T) {
 		{"moved by somebody else, paused", func(s *scene) { s.at(ip7, 99); s.State.Pause = &inventory.Pause{} }, "note ip 203.0.113.7 differs"},
 		{"the audit is due", func(s *scene) { s.Now = noon.Add(time.Minute) }, "list"},
 	})
+}
+
+// What an operator is told of an address that is somebody else's has the command
+// that takes it.
+func TestForeignAddressIsTold(t *testing.T) {
+	s := newScene()
+	delete(s.State.Assignments, ip7)
+	s.list(map[netip.Addr]int64{ip7: 4711})
+	const want = "203.0.113.7 is held by droplet 4711, which is no node of this cluster: if it is to come here, `doproxy failover 203.0.113.7`"
+	if notes := Plan(s.Input).Notes; len(notes) != 1 || notes[0].Message != want {
+		t.Errorf("got %s", dump(notes))
+	}
+	if to, err := Target(s.State, ip7, ""); to != "lb-1" || err != nil {
+		t.Errorf("a failover by hand would move it to %q: %v", to, err)
+	}
 }
 
 func TestTarget(t *testing.T) {

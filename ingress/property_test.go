@@ -47,12 +47,18 @@ func TestFlapping(t *testing.T) {
 	})
 }
 
-// settle lets nothing go wrong any more, and wants the end to be right.
+// settle lets nothing go wrong any more, has an operator ask for what is somebody
+// else's, and wants the end to be right.
 func (w *world) settle() {
 	w.faults = false
 	for _, n := range w.nodes {
 		n.haproxy, n.silent, n.drained = "running", false, false
 		w.tell(n)
+	}
+	for _, a := range w.addresses {
+		if as := w.state().Assignments[a]; as == nil || as.Node == "" && as.From == "" {
+			w.ask(a, inventory.AnyNode)
+		}
 	}
 	for range 1500 {
 		w.run(w.now.Add(500 * time.Millisecond))

@@ -2,7 +2,6 @@ package ingress
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -43,6 +42,7 @@ type world struct {
 	faults  bool
 	trouble int // percent of the faults named
 	meddled time.Time
+	ours    map[netip.Addr]bool        // was at no droplet or a node's, or was asked for
 	moves   map[netip.Addr][]time.Time // that nobody asked for
 
 	facts *Facts // nil while there is no leader
@@ -72,7 +72,7 @@ func newWorld(t *rapid.T) *world {
 		keys: inventory.KeysOf("sim"), store: inventorytest.NewMemory(), set: Settings{}.withDefaults(),
 		nodes: map[string]*simNode{}, addresses: []netip.Addr{ip7, ip8, ip6},
 		holders: map[netip.Addr]int64{ip7: 0, ip8: 99, ip6: 12}, records: map[int64]cloud.DNSRecord{}, nextID: 100,
-		faults: true, moves: map[netip.Addr][]time.Time{},
+		faults: true, ours: map[netip.Addr]bool{ip7: true, ip6: true}, moves: map[netip.Addr][]time.Time{},
 	}
 	w.foreign = map[int64]cloud.DNSRecord{1: record(1, "198.51.100.1")}
 	maps.Copy(w.records, w.foreign)
@@ -260,6 +260,9 @@ func (w *world) committed(before *inventory.State, g Group) {
 			continue
 		}
 		was := before.Assignments[a.Address]
+		if !w.ours[a.Address] {
+			w.t.Fatalf("%s is somebody else's, and goes to %s: %s", a.Address, a.Node, a.Reason)
+		}
 		if was == nil || was.Node == a.Node || was.Want != "" {
 			continue
 		}
@@ -484,6 +487,7 @@ func (w *world) meddle() {
 	switch w.r.IntN(5) {
 	case 0:
 		w.holders[a] = []int64{0, 99}[w.r.IntN(2)]
+		w.ours[a] = w.ours[a] || w.holders[a] == 0
 	case 1:
 		for _, id := range slices.Sorted(maps.Keys(w.records)) {
 			if _, ok := w.foreign[id]; !ok && w.r.IntN(2) == 0 {
@@ -501,13 +505,17 @@ func (w *world) meddle() {
 			}
 		}
 	default:
-		if as := w.state().Assignments[a]; as != nil && as.Want == "" {
-			as.Want = []string{inventory.AnyNode, "lb-1", "lb-2", "lb-3"}[w.r.IntN(4)]
-			data, err := json.Marshal(as)
-			if err != nil {
-				w.t.Fatal(err)
-			}
-			w.write(inventory.Op{Key: w.keys.Assignment(a), Value: data})
-		}
+		w.ask(a, []string{inventory.AnyNode, "lb-1", "lb-2", "lb-3"}[w.r.IntN(4)])
 	}
+}
+
+// ask is a failover by hand, in place of one that is not carried out yet.
+func (w *world) ask(a netip.Addr, to string) {
+	next := &inventory.Assignment{Address: a, Since: w.now, Reason: "no node holds it yet"}
+	if as := w.state().Assignments[a]; as != nil {
+		next = as
+	}
+	next.Want = to
+	w.ours[a] = true
+	w.put(w.keys.Assignment(a), next)
 }

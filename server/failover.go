@@ -200,11 +200,13 @@ func (f failover) progress(st *inventory.State) (*pb.FailoverResponse, error) {
 	return m, nil
 }
 
-// addressCondition is what the leader says of an address; empty for nothing.
+// addressCondition is what the leader says of an address that is on record; empty
+// for nothing. That it is held by a droplet of somebody else was told before it was
+// asked for, and no longer keeps it there.
 func addressCondition(st *inventory.State, address string) string {
 	if st.Report != nil {
 		for _, c := range st.Report.Conditions {
-			if slices.Contains(strings.FieldsFunc(c.Key+" "+c.Message, func(r rune) bool { return strings.ContainsRune(" ,;/()", r) }), address) {
+			if c.Type != "ingress.foreign" && slices.Contains(strings.FieldsFunc(c.Key+" "+c.Message, func(r rune) bool { return strings.ContainsRune(" ,;/()", r) }), address) {
 				return c.Message
 			}
 		}

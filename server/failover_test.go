@@ -55,15 +55,18 @@ func TestFailover(t *testing.T) {
 	wantProblem(t, err, codes.Aborted, server.ReasonOverridden)
 }
 
-// An address without a record gets one.
+// An address without a record gets one. What was told of it before it was asked for
+// does not hold the request up.
 func TestFailoverOfWhatNobodyHolds(t *testing.T) {
 	c := newCluster(t, 1)
 	c.members()
 	c.write(func(txn *inventory.Txn) {
 		txn.Add(inventory.PutSettings(keys, &inventory.Settings{Ingress: inventory.Ingress{ReservedIPs: []netip.Addr{reserved}}}))
 	})
+	c.commit(inventory.Txn{Ops: []inventory.Op{{Key: keys.Leader(), Value: []byte("lb1")}}})
+	c.tell(&inventory.Report{Node: "lb1", Conditions: []inventory.Condition{{Key: "ingress ip 203.0.113.7 foreign", Type: "ingress.foreign", Message: "203.0.113.7 is held by droplet 4711"}}})
 	m := must(must(c.nodes[0].control.Failover(t.Context(), &pb.FailoverRequest{Name: "203.0.113.7", To: "nodes/lb1", NoWait: true})).Recv())
-	if m.ReservedIp.Want != "lb1" || m.ReservedIp.Node != "" || !strings.Contains(c.contents()[keys.Assignment(reserved)], `"want":"lb1"`) {
+	if m.ReservedIp.Error != "" || m.ReservedIp.Want != "lb1" || m.ReservedIp.Node != "" || !strings.Contains(c.contents()[keys.Assignment(reserved)], `"want":"lb1"`) {
 		t.Errorf("got %v", m)
 	}
 }

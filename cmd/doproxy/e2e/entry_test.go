@@ -412,3 +412,48 @@ func TestReservedIPv6(t *testing.T) {
 	}
 	c.ok(0, "failover", address)
 }
+
+// TestForeignReservedIP: an address that a droplet of somebody else holds is left
+// there and told, until it is asked for.
+func TestForeignReservedIP(t *testing.T) {
+	c := start(t, "--nodes", "2")
+	c.follows(3)
+	first := c.settled(0, c.entry(0))
+	all, _, err := c.api().Droplets.List(t.Context(), &godo.ListOptions{PerPage: 200})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := slices.IndexFunc(all, func(d godo.Droplet) bool { return !strings.HasPrefix(d.Name, "lb-") })
+	ip, _, err := c.api().ReservedIPs.Create(t.Context(), &godo.ReservedIPCreateRequest{DropletID: all[other].ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(c.dir, "ingress.yml")
+	if err := os.WriteFile(file, []byte("ingress:\n  reserved_ips: [\""+c.entry(0)+"\", \""+ip.IP+"\"]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.ok(0, "apply", "-f", file)
+	told := fmt.Sprintf("%s is held by droplet %d, which is no node of this cluster: if it is to come here, `doproxy failover %[1]s`", ip.IP, all[other].ID)
+	c.shows(0, "it is told whose the address is", func(s *pb.GetStatusResponse) error {
+		if !slices.ContainsFunc(s.Conditions, func(x *pb.Condition) bool { return x.Message == told }) {
+			return fmt.Errorf("%v", s.Conditions)
+		}
+		return nil
+	})
+	if there, err := c.holder(ip.IP); err != nil || there != all[other].Name {
+		t.Errorf("the address is at %q, %v", there, err)
+	}
+	r := c.run(0, "failover", ip.IP)
+	if r.code != 0 || strings.Contains(r.stderr, "is held by") {
+		t.Errorf("failover: %+v", r)
+	}
+	if at := c.settled(0, ip.IP); at == first {
+		t.Errorf("both addresses are at %s", c.Nodes[at].Name)
+	}
+	c.shows(0, "nothing is told any more", func(s *pb.GetStatusResponse) error {
+		if len(s.Conditions) > 0 {
+			return fmt.Errorf("%v", s.Conditions)
+		}
+		return nil
+	})
+}
