@@ -90,10 +90,11 @@ func TestMigrateStore(t *testing.T) {
 	}
 	restart("etcd", 0, 1, 2)
 	c.formStore()
-	for _, way := range [][2]string{{"etcd", "raft"}, {"raft", "etcd"}} {
+	for more, way := range [][2]string{{"etcd", "raft"}, {"raft", "etcd"}} {
+		wanted := len(before) + more + 1
 		out := c.ok(1, "store", "migrate", "--from", way[0], "--to", way[1], "--yes")
 		t.Log(out)
-		if r := c.run(0, "scale", "web=4"); r.code == 0 {
+		if r := c.run(0, "scale", "web=9"); r.code == 0 {
 			t.Errorf("a request was taken by the store that was left: %s", r.stdout)
 		}
 		// The one that leads the integrated store comes last: until then it hands on,
@@ -102,19 +103,17 @@ func TestMigrateStore(t *testing.T) {
 		others := slices.DeleteFunc([]int{0, 1, 2}, func(i int) bool { return i == last })
 		restart(way[1], others...)
 		eventually(t, "work is done while nodes use either store", func() error {
-			if r := c.run(others[0], "scale", "web=4", "--wait", "--timeout", "30s"); r.code != 0 {
+			if r := c.run(others[0], "scale", fmt.Sprint("web=", wanted), "--wait", "--timeout", "30s"); r.code != 0 {
 				return fmt.Errorf("%s", r.stderr)
 			}
 			return nil
 		})
-		c.ok(others[0], "scale", "web=3", "--wait")
 		restart(way[1], last)
-		c.follows(3)
+		c.follows(wanted)
 	}
-	c.ok(0, "scale", "web=4", "--wait")
 	load.end()
 	after := c.droplets()
-	if len(after) != len(before)+1 {
+	if len(after) != len(before)+2 {
 		t.Errorf("droplets: %v, then %v", before, after)
 	}
 }
