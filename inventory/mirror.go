@@ -78,6 +78,9 @@ type Mirror struct {
 	mu          sync.Mutex
 	subscribers map[chan struct{}]struct{}
 
+	newCluster atomic.Bool
+	kicked     chan struct{} // has room for one
+
 	// Run's own.
 	relist  bool
 	fresh   bool     // listed, and no batch came since
@@ -92,6 +95,7 @@ func NewMirror(store Store, keys Keys, logger *slog.Logger) *Mirror {
 		keys:        keys,
 		logger:      logger,
 		subscribers: map[chan struct{}]struct{}{},
+		kicked:      make(chan struct{}, 1),
 		relist:      true,
 		backoff:     Backoff{Min: 50 * time.Millisecond, Max: 5 * time.Second},
 	}
@@ -107,6 +111,16 @@ func (m *Mirror) Preset(s *State) {
 	preset := *s
 	preset.Listed, preset.Err, preset.Since = false, errNotRead, time.Now()
 	m.publish(&preset)
+}
+
+// Expect has the mirror take whatever cluster the store holds, though it knew
+// another: for a node that an operator had join that store. It looks at once.
+func (m *Mirror) Expect() {
+	m.newCluster.Store(true)
+	select {
+	case m.kicked <- struct{}{}:
+	default:
+	}
 }
 
 // State is what the mirror knows now. It is never nil.
@@ -166,10 +180,29 @@ func (m *Mirror) Run(ctx context.Context) error {
 		if Untrusted(err) && m.awaitMeta(ctx) {
 			continue
 		}
-		if err := m.backoff.Wait(ctx); err != nil {
+		if err := m.rest(ctx); err != nil {
 			return err
 		}
 	}
+}
+
+// rest waits before the next try, until Expect at most.
+func (m *Mirror) rest(ctx context.Context) error {
+	waitCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		_ = m.backoff.Wait(waitCtx)
+	}()
+	select {
+	case <-over:
+	case <-m.kicked:
+		cancel()
+		<-over
+		m.backoff.Reset()
+	}
+	return ctx.Err()
 }
 
 // awaitMeta waits for the meta record to change, so that a node is back at once
@@ -204,6 +237,14 @@ func (m *Mirror) follow(ctx context.Context) error {
 
 func (m *Mirror) takeListing(l Listing) error {
 	old := m.State()
+	if m.newCluster.Load() && errors.Is(Foreign(old.Meta, metaOf(m.keys, l)), ErrWiped) {
+		if metaOf(m.keys, l) == nil {
+			return ErrWiped // it is to come
+		}
+		m.logger.Warn("the store that this node joined has another cluster than it knew: that counts from now on")
+		old = emptyState()
+	}
+	m.newCluster.Store(false)
 	restored := old.Restored
 	if old.Listed && l.Revision < old.Revision {
 		restored++
@@ -316,4 +357,16 @@ func (m *Mirror) publish(s *State) {
 		default: // it has a value that it did not take yet
 		}
 	}
+}
+
+// metaOf is the cluster's own record of a listing, if there is one that can be read.
+func metaOf(keys Keys, l Listing) *Meta {
+	for _, kv := range l.KVs {
+		if kv.Key == keys.Meta() {
+			if meta, err := DecodeMeta(kv); err == nil {
+				return meta
+			}
+		}
+	}
+	return nil
 }

@@ -20,8 +20,8 @@ type StoreAdmin interface {
 	// Init begins a new store with this node as its first member.
 	Init(ctx context.Context) (cluster string, err error)
 	// Join makes this node a member of the token's store. It returns once the
-	// node keeps up.
-	Join(ctx context.Context, token string) error
+	// node keeps up. With abandon, it gives a store up that it alone is.
+	Join(ctx context.Context, token string, abandon bool) error
 	// Token makes a token for one node.
 	Token(ctx context.Context, ttl time.Duration) (token string, expires time.Time, err error)
 	Members(ctx context.Context) (inventory.Membership, error)
@@ -162,8 +162,11 @@ func (s *Server) JoinStore(ctx context.Context, req *pb.JoinStoreRequest) (*pb.J
 	case len(token) > maxToken:
 		return nil, invalid("token", len(token), fmt.Sprintf("bytes are too many: at most %d", maxToken))
 	}
+	if st := s.mirror.State(); req.GetAbandon() && st.Err == nil && len(st.Droplets) > 0 {
+		return nil, storeRefused(s.node, fmt.Sprintf("the store that node %s alone is has %d droplets, which nobody would look after: scale its pools to 0 first", s.node, len(st.Droplets)))
+	}
 	err = changeStore(ctx, joinTimeout, "store", "look (doproxy cluster members) before asking again, with a new token", func(ctx context.Context) error {
-		return admin.Join(ctx, token)
+		return admin.Join(ctx, token, req.GetAbandon())
 	})
 	if err != nil {
 		return nil, err

@@ -38,7 +38,10 @@ func (a *storeAdmin) did(call string) error {
 }
 
 func (a *storeAdmin) Init(context.Context) (string, error) { return "01STORE", a.did("init") }
-func (a *storeAdmin) Join(_ context.Context, token string) error {
+func (a *storeAdmin) Join(_ context.Context, token string, abandon bool) error {
+	if abandon {
+		token += ", abandoning"
+	}
 	return a.did("join " + token)
 }
 func (a *storeAdmin) Token(_ context.Context, ttl time.Duration) (string, time.Time, error) {

@@ -106,7 +106,7 @@ func (c *cluster) join(i int) {
 	c.Helper()
 	ctx, cancel := context.WithTimeout(c.Context(), patience)
 	defer cancel()
-	if err := c.nodes[i].Join(ctx, c.token()); err != nil {
+	if err := c.nodes[i].Join(ctx, c.token(), false); err != nil {
 		c.Fatal(err)
 	}
 	c.voters(i + 1)

@@ -42,9 +42,9 @@ func randomHex(bytes int) string {
 	return hex.EncodeToString(b)
 }
 
-// vacate makes room for a membership: there must be none, or one that the others
-// have ended. n.mu is held.
-func (n *Node) vacate() error {
+// vacant refuses a membership beside one that lasts; but for one, if abandon, that
+// is the only one of its store. n.mu is held.
+func (n *Node) vacant(abandon bool) error {
 	select {
 	case <-n.closed:
 		return errClosed
@@ -53,12 +53,35 @@ func (n *Node) vacate() error {
 	if err := n.failed.Load(); err != nil {
 		return inventory.Refuse("node %s is a member of a store already, and cannot write to its disk: %v", n.opts.Name, *err)
 	}
-	if m := n.member.Load(); m != nil {
-		return inventory.Refuse("node %s is a member of store %s already: to have it in another, remove it there first (`doproxy cluster remove %[1]s`)", n.opts.Name, m.Cluster)
-	}
-	why := n.expelled.Load()
-	if why == nil {
+	m := n.member.Load()
+	switch {
+	case m == nil && n.expelled.Load() == nil:
 		return n.empty()
+	case m == nil || m.alone() && abandon:
+		return nil
+	case m.alone():
+		return inventory.Refuse("node %s is the only member of store %s: if that was begun by mistake, `doproxy cluster join --abandon` gives it up", n.opts.Name, m.Cluster)
+	}
+	return inventory.Refuse("node %s is a member of store %s already: to have it in another, remove it there first (`doproxy cluster remove %[1]s`)", n.opts.Name, m.Cluster)
+}
+
+// alone says whether there is no other member.
+func (m *member) alone() bool {
+	servers := m.raft.GetConfiguration().Configuration().Servers
+	return len(servers) == 1 && string(servers[0].ID) == m.ID
+}
+
+// vacate sets the data of a membership that vacant let pass aside. n.mu is held.
+func (n *Node) vacate() error {
+	var why any = n.expelled.Load()
+	if m := n.member.Swap(nil); m != nil {
+		why = "it is given up for another"
+		n.notify()
+		if err := m.stop(); err != nil {
+			n.logger.Warn("stopping the former membership", "error", err)
+		}
+	} else if n.expelled.Load() == nil {
+		return nil
 	}
 	aside, err := setAside(n.opts.Dir)
 	if err != nil {
@@ -113,10 +136,10 @@ func (n *Node) empty() error {
 func (n *Node) Init(ctx context.Context) (cluster string, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.expelled.Load() != nil {
-		return "", inventory.Refuse("%s", n.expelled.Load())
+	if why := n.expelled.Load(); why != nil {
+		return "", why
 	}
-	if err := n.vacate(); err != nil {
+	if err := n.vacant(false); err != nil {
 		return "", err
 	}
 	id := &identity{ID: n.opts.Name + "-" + randomHex(4), Node: n.opts.Name, Cluster: randomHex(6), Plain: n.opts.Plain, Founder: true}
@@ -231,8 +254,9 @@ func (n *Node) Token(ctx context.Context, ttl time.Duration) (token string, expi
 }
 
 // Join makes this node a member of the store that the token is of. It returns
-// when the member has what the others have.
-func (n *Node) Join(ctx context.Context, token string) error {
+// when the member has what the others have. With abandon, a store of which this
+// node is the only member is given up for it.
+func (n *Node) Join(ctx context.Context, token string, abandon bool) error {
 	t, err := pki.ParseToken(token)
 	if err != nil {
 		return inventory.Refuse("%s", err)
@@ -245,7 +269,7 @@ func (n *Node) Join(ctx context.Context, token string) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.vacate(); err != nil {
+	if err := n.vacant(abandon); err != nil {
 		return err
 	}
 	id := &identity{ID: n.opts.Name + "-" + randomHex(4), Node: n.opts.Name, Cluster: t.Cluster, Plain: n.opts.Plain}
@@ -258,6 +282,9 @@ func (n *Node) Join(ctx context.Context, token string) error {
 	}
 	r, err := n.askToJoin(ctx, t, request)
 	if err != nil {
+		return err
+	}
+	if err := n.vacate(); err != nil {
 		return err
 	}
 	if err := n.savePeers(t.Addresses); err != nil {

@@ -107,7 +107,7 @@ func TestRemovedWhileAway(t *testing.T) {
 		token, _, err = c.nodes[leader].Token(t.Context(), time.Hour)
 		return err
 	})
-	if err := c.nodes[away].Join(t.Context(), token); err != nil {
+	if err := c.nodes[away].Join(t.Context(), token, false); err != nil {
 		t.Fatal(err)
 	}
 	c.voters(3)
@@ -150,7 +150,7 @@ func TestSessionOfAnotherStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	x.told(2)
-	if err := move.Join(t.Context(), y.token()); err != nil {
+	if err := move.Join(t.Context(), y.token(), false); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 20 {

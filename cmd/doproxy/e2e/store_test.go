@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	pb "github.com/doproxy/doproxy/proto/doproxy/v1"
 )
 
 // configure changes a node's doproxy.yml.
@@ -155,4 +158,47 @@ func TestRecoverStore(t *testing.T) {
 	})
 	c.Nodes = c.Nodes[:2]
 	c.follows(4)
+}
+
+// A node that lost its disk begins a store of its own by mistake. It takes nothing
+// from the others, and finds back to them.
+func TestInitByMistake(t *testing.T) {
+	c := start(t)
+	c.follows(3)
+	holder := c.settled(0, c.entry(0)) // which all that follows is asked
+	lost := (holder + 1) % 3
+	c.killed(lost)
+	dir := filepath.Dir(c.Nodes[lost].AgentConfig)
+	for _, name := range []string{"raft", "inventory.json"} {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.restart(lost)
+	eventually(t, "it begins a store", func() error {
+		if r := c.run(lost, "cluster", "init"); r.code != 0 {
+			return fmt.Errorf("%s", r.stderr)
+		}
+		return nil
+	})
+	c.shows(lost, "it is told that the address is another's", func(s *pb.GetStatusResponse) error {
+		for _, one := range s.Conditions {
+			if strings.Contains(one.Message, "no node of this cluster") {
+				return nil
+			}
+		}
+		return fmt.Errorf("%v", s.Conditions)
+	})
+	if at := c.settled(holder, c.entry(0)); at != holder {
+		t.Errorf("the address moved from %s to %s", c.Nodes[holder].Name, c.Nodes[at].Name)
+	}
+	token := strings.TrimSpace(c.ok(holder, "cluster", "token"))
+	if r := c.run(lost, "cluster", "join", token); r.code == 0 || !strings.Contains(r.stderr, "--abandon") {
+		t.Errorf("join beside a store of its own: %+v", r)
+	}
+	c.ok(lost, "cluster", "join", "--abandon", token)
+	c.follows(3)
+	if at := c.settled(holder, c.entry(0)); at != holder {
+		t.Errorf("the address moved from %s to %s", c.Nodes[holder].Name, c.Nodes[at].Name)
+	}
 }

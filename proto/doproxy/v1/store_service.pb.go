@@ -406,7 +406,10 @@ func (x *InitStoreResponse) GetNode() string {
 type JoinStoreRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// From CreateJoinToken. Required.
-	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// Give a store up of which the node is the only member, as one that was begun
+	// by mistake. What is in it is lost.
+	Abandon       bool `protobuf:"varint,2,opt,name=abandon,proto3" json:"abandon,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -446,6 +449,13 @@ func (x *JoinStoreRequest) GetToken() string {
 		return x.Token
 	}
 	return ""
+}
+
+func (x *JoinStoreRequest) GetAbandon() bool {
+	if x != nil {
+		return x.Abandon
+	}
+	return false
 }
 
 type JoinStoreResponse struct {
@@ -1479,9 +1489,10 @@ const file_doproxy_v1_store_service_proto_rawDesc = "" +
 	"\x10InitStoreRequest\"A\n" +
 	"\x11InitStoreResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
-	"\x04node\x18\x02 \x01(\tR\x04node\"(\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\"B\n" +
 	"\x10JoinStoreRequest\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token\"_\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
+	"\aabandon\x18\x02 \x01(\bR\aabandon\"_\n" +
 	"\x11JoinStoreResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x126\n" +
 	"\n" +

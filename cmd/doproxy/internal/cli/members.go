@@ -96,7 +96,8 @@ It stops with this one. Have two more nodes join, one after the other:
 }
 
 func (c *client) clusterJoinCommand() *cobra.Command {
-	return &cobra.Command{
+	var abandon bool
+	cmd := &cobra.Command{
 		Use: "join TOKEN", Short: "Have this node join the store that a token is of",
 		Long: `Have the node that is asked join the store that a token is of, and wait until it
 keeps up. It votes once it has been stable for a while.
@@ -124,13 +125,15 @@ processes for as long as the command runs, and in the shell's history.`,
 				f.Mend = []string{"make one on a member with `doproxy cluster token`"}
 				return f
 			}
-			return s.join(token)
+			return s.join(token, abandon)
 		}),
 	}
+	cmd.Flags().BoolVar(&abandon, "abandon", false, "give up a store that this node alone is, such as one begun by mistake")
+	return cmd
 }
 
-func (s *session) join(token string) error {
-	res, err := ask(s, joining, &doproxyv1.JoinStoreRequest{Token: token}, func(ctx context.Context, cc grpc.ClientConnInterface, req *doproxyv1.JoinStoreRequest) (*doproxyv1.JoinStoreResponse, error) {
+func (s *session) join(token string, abandon bool) error {
+	res, err := ask(s, joining, &doproxyv1.JoinStoreRequest{Token: token, Abandon: abandon}, func(ctx context.Context, cc grpc.ClientConnInterface, req *doproxyv1.JoinStoreRequest) (*doproxyv1.JoinStoreResponse, error) {
 		return doproxyv1.NewStoreServiceClient(cc).JoinStore(ctx, req)
 	})
 	if err != nil {
