@@ -30,6 +30,7 @@ type leading struct {
 	admitting sync.Mutex // one at a time
 	pilot     atomic.Pointer[autopilot.Autopilot]
 	seen      sync.Map // by server id
+	health    sync.Map // by server id
 
 	mu     sync.Mutex
 	acting context.Context // nil before the first proof that nobody else can lead

@@ -219,16 +219,16 @@ func (l *leading) describe() (all []*storev1.MemberState, known bool) {
 			Id: string(s.ID), Node: l.nodeOf(s.ID), Address: string(s.Address),
 			Leader: string(s.ID) == l.ID, Voter: s.Suffrage == hraft.Voter, Behind: -1,
 		}
-		if v, ok := l.seen.Load(x.Id); ok {
-			x.Version, x.Behind = v.(seen).version, v.(seen).behind
+		if v, ok := l.seen.Load(s.ID); ok {
+			x.Version, x.Behind = v.(seen).version, max(0, int64(l.raft.LastIndex())-int64(v.(seen).index))
 		}
 		if state := servers[s.ID]; state == nil {
 			known = false
 		} else {
 			x.Healthy = state.Health.Healthy
-			if !state.Health.StableSince.IsZero() {
-				x.SinceMs = state.Health.StableSince.UnixMilli()
-			}
+		}
+		if h, ok := l.health.Load(s.ID); ok && !h.(health).since.IsZero() {
+			x.SinceMs = h.(health).since.UnixMilli()
 		}
 		if x.Leader {
 			x.Healthy, x.Behind, x.Version = true, 0, l.opts.Version

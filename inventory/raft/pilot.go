@@ -31,7 +31,25 @@ func (p *pilot) AutopilotConfig() *autopilot.Config {
 	}
 }
 
-func (p *pilot) NotifyState(*autopilot.State) {}
+// NotifyState keeps since when each server is as well, or as ill, as it is.
+func (p *pilot) NotifyState(now *autopilot.State) {
+	for id, s := range now.Servers {
+		was, known := p.health.Load(id)
+		switch {
+		case known && was.(health).healthy == s.Health.Healthy:
+		case !known && s.Health.Healthy:
+			p.health.Store(id, health{true, s.Health.StableSince})
+		default:
+			p.health.Store(id, health{s.Health.Healthy, time.Now()})
+		}
+	}
+}
+
+// health is whether a server is healthy, and since when.
+type health struct {
+	healthy bool
+	since   time.Time
+}
 
 func (p *pilot) FetchServerStats(ctx context.Context, servers map[hraft.ServerID]*autopilot.Server) map[hraft.ServerID]*autopilot.ServerStats {
 	var mu sync.Mutex
@@ -46,7 +64,7 @@ func (p *pilot) FetchServerStats(ctx context.Context, servers map[hraft.ServerID
 				if string(id) == p.ID {
 					stats.LastContact = 0
 				}
-				p.seen.Store(string(id), seen{r.Version, max(0, int64(p.raft.LastIndex())-int64(r.LastIndex))})
+				p.seen.Store(id, seen{r.Version, r.LastIndex})
 			}
 			stats = p.hear(id, stats)
 			mu.Lock()
@@ -79,7 +97,7 @@ func (p *pilot) hear(id hraft.ServerID, now *autopilot.ServerStats) *autopilot.S
 // seen is what a server told last.
 type seen struct {
 	version string
-	behind  int64
+	index   uint64 // of its log's last entry
 }
 
 func (p *pilot) KnownServers() map[hraft.ServerID]*autopilot.Server {
