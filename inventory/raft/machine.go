@@ -1,6 +1,7 @@
 package raft
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -146,11 +147,11 @@ func (m *machine) do(c *storev1.Command, now time.Time) *storev1.Answer {
 	switch kind := c.Kind.(type) {
 	case *storev1.Command_Begin:
 	case *storev1.Command_Open:
-		m.open(kind.Open.Id)
+		m.open(cmp.Or(kind.Open.Id, m.index)) // no id: an old entry
 	case *storev1.Command_Txn:
 		return m.commit(kind.Txn)
 	case *storev1.Command_Grant:
-		id := inventory.LeaseID(kind.Grant.Id)
+		id := inventory.LeaseID(cmp.Or(kind.Grant.Id, int64(m.index))) // no id: an old entry
 		if id <= 0 || m.leases[id] != nil {
 			return failed(storev1.Failure_FAILURE_LEASE_LOST)
 		}
