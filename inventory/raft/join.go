@@ -139,6 +139,9 @@ func (n *Node) Init(ctx context.Context) (cluster string, err error) {
 	if why := n.expelled.Load(); why != nil {
 		return "", why
 	}
+	if m := n.member.Load(); m != nil {
+		return "", inventory.Refuse("node %s is a member of store %s already", n.opts.Name, m.Cluster)
+	}
 	if err := n.vacant(false); err != nil {
 		return "", err
 	}
