@@ -359,7 +359,7 @@ func (r *run) report(now time.Time, state *inventory.State, d *Decision) {
 
 func (r *run) record(events []inventory.Event) {
 	for _, e := range events {
-		r.Log.Info("event", "type", e.Type, "pool", e.Pool, "droplet", e.Droplet, "message", e.Message)
+		r.Log.Info("event", "type", e.Type, "of_node", e.Node, "pool", e.Pool, "droplet", e.Droplet, "message", e.Message)
 		if r.Journal != nil {
 			r.Journal.Record(e)
 		}

@@ -294,7 +294,7 @@ func (r *run) tell(d Decision) {
 
 func (r *run) record(events []inventory.Event) {
 	for _, e := range events {
-		r.Log.Info("event", "type", e.Type, "node", e.Node, "message", e.Message)
+		r.Log.Info("event", "type", e.Type, "of_node", e.Node, "message", e.Message)
 		if r.Journal != nil {
 			r.Journal.Record(e)
 		}

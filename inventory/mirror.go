@@ -221,6 +221,9 @@ func (m *Mirror) awaitMeta(ctx context.Context) bool {
 }
 
 func (m *Mirror) follow(ctx context.Context) error {
+	if m.newCluster.Load() {
+		m.relist = true // a revision of the former store says nothing of this one
+	}
 	if m.relist {
 		l, err := m.store.List(ctx, m.keys.Prefix())
 		if err != nil {
@@ -232,7 +235,20 @@ func (m *Mirror) follow(ctx context.Context) error {
 		}
 		m.relist, m.fresh = false, true
 	}
-	return m.store.Watch(ctx, m.keys.Prefix(), m.State().Revision, m.takeBatch)
+	watchCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-m.kicked:
+			cancel()
+		case <-watchCtx.Done():
+		}
+	}()
+	err := m.store.Watch(watchCtx, m.keys.Prefix(), m.State().Revision, m.takeBatch)
+	if ctx.Err() == nil && m.newCluster.Load() {
+		return errRelist
+	}
+	return err
 }
 
 func (m *Mirror) takeListing(l Listing) error {

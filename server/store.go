@@ -17,8 +17,10 @@ import (
 // wrap inventory.ErrRefused are for people, and nothing was changed then.
 // inventory.ErrUnavailable: the members do not answer.
 type StoreAdmin interface {
-	// Init begins a new store with this node as its first member.
-	Init(ctx context.Context) (cluster string, err error)
+	// Init begins a new store with this node as its first member. Unless forced, it
+	// is refused if the account has droplets of another cluster than the node knows,
+	// which this one may be a node of.
+	Init(ctx context.Context, force bool) (cluster string, err error)
 	// Join makes this node a member of the token's store. It returns once the
 	// node keeps up. With abandon, it gives a store up that it alone is.
 	Join(ctx context.Context, token string, abandon bool) error
@@ -116,6 +118,9 @@ func (s *Server) members(ctx context.Context, admin StoreAdmin) (m inventory.Mem
 // GetStore implements pb.StoreServiceServer. It answers whatever happens.
 func (s *Server) GetStore(ctx context.Context, _ *pb.GetStoreRequest) (*pb.GetStoreResponse, error) {
 	resp := &pb.GetStoreResponse{Store: s.storeName, Node: NodeName(s.node)}
+	if st := s.mirror.State(); inventory.Untrusted(st.Err) {
+		resp.Untrusted = st.Err.Error()
+	}
 	if s.storeAdmin == nil {
 		return resp, nil
 	}
@@ -132,14 +137,14 @@ func (s *Server) GetStore(ctx context.Context, _ *pb.GetStoreRequest) (*pb.GetSt
 }
 
 // InitStore implements pb.StoreServiceServer.
-func (s *Server) InitStore(ctx context.Context, _ *pb.InitStoreRequest) (*pb.InitStoreResponse, error) {
+func (s *Server) InitStore(ctx context.Context, req *pb.InitStoreRequest) (*pb.InitStoreResponse, error) {
 	admin, err := s.admin()
 	if err != nil {
 		return nil, err
 	}
 	resp := &pb.InitStoreResponse{Node: NodeName(s.node)}
 	err = changeStore(ctx, storeTimeout, "store", "look (doproxy store status) before asking again", func(ctx context.Context) (err error) {
-		resp.Cluster, err = admin.Init(ctx)
+		resp.Cluster, err = admin.Init(ctx, req.GetForce())
 		return err
 	})
 	if err != nil {

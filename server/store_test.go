@@ -37,7 +37,7 @@ func (a *storeAdmin) did(call string) error {
 	return a.err
 }
 
-func (a *storeAdmin) Init(context.Context) (string, error) { return "01STORE", a.did("init") }
+func (a *storeAdmin) Init(context.Context, bool) (string, error) { return "01STORE", a.did("init") }
 func (a *storeAdmin) Join(_ context.Context, token string, abandon bool) error {
 	if abandon {
 		token += ", abandoning"

@@ -68,8 +68,8 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		m.tell("the inventory is in %s already", o.ToName)
 		m.leave(ctx)
 		r, err := m.verify(ctx)
-		if errors.Is(err, errDiffer) { // it was used since
-			err = nil
+		if errors.Is(err, errDiffer) {
+			err = inventory.Refuse("the inventory moved from %s to %s before, and was used since: there is nothing to move", o.FromName, o.ToName)
 		}
 		return r, err
 	}

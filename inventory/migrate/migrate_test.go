@@ -268,6 +268,15 @@ func TestUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	says(from, "moved to raft at")
+	if r, err := migrate.Run(t.Context(), options(from, to)); err != nil || r.Records == 0 {
+		t.Errorf("again, at once: %+v, %v", r, err)
+	}
+	if _, err := to.Commit(t.Context(), inventory.Txn{Ops: []inventory.Op{{Key: keys.Pool("new"), Value: []byte("{}")}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := migrate.Run(t.Context(), options(from, to)); !errors.Is(err, inventory.ErrRefused) {
+		t.Errorf("again, when it was used: %v", err)
+	}
 	if err := migrate.Abort(t.Context(), options(to, inventorytest.NewMemory())); !errors.Is(err, inventory.ErrRefused) {
 		t.Errorf("abort of no move: %v", err)
 	}

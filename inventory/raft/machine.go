@@ -146,6 +146,9 @@ func failed(why storev1.Failure) *storev1.Answer { return &storev1.Answer{Failur
 func (m *machine) do(c *storev1.Command, now time.Time) *storev1.Answer {
 	switch kind := c.Kind.(type) {
 	case *storev1.Command_Begin:
+	case *storev1.Command_Branch:
+		m.revision += inventory.Revision(max(0, kind.Branch.Revisions))
+		m.history, m.compacted = nil, m.revision
 	case *storev1.Command_Open:
 		m.open(cmp.Or(kind.Open.Id, m.index)) // no id: an old entry
 	case *storev1.Command_Txn:

@@ -108,6 +108,12 @@ func (l *leading) administer() {
 // settle puts into the store what this member had to keep until it led.
 func (l *leading) settle() error {
 	recovered := l.recovered()
+	if len(recovered) > 0 {
+		branch := &storev1.Branch{Revisions: branchRevisions}
+		if _, _, err := l.enter(l.ctx, &storev1.Command{Kind: &storev1.Command_Branch{Branch: branch}}); err != nil {
+			return err
+		}
+	}
 	for _, id := range recovered {
 		if err := l.change(l.ctx, inventory.Op{Key: removedPrefix + id, Value: []byte(leftOut)},
 			inventory.Op{Key: memberPrefix + id, Delete: true}); err != nil {
@@ -140,6 +146,9 @@ func (l *leading) settle() error {
 	}
 	return os.Remove(at)
 }
+
+// branchRevisions is more than a store makes while some of its members are away.
+const branchRevisions = 1_000_000_000
 
 // recovered are the servers that this member must still see refused.
 func (m *member) recovered() []string {

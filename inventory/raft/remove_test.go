@@ -180,6 +180,11 @@ func TestRecoveredAlone(t *testing.T) {
 				_, err := inventory.Get(t.Context(), c.nodes[1], "/a")
 				return err
 			})
+			c.put(1, "/lost", "x")
+			seen, err := c.nodes[1].List(t.Context(), "/")
+			if err != nil {
+				t.Fatal(err)
+			}
 			reopen := func(i int) {
 				n, err := Open(c.opts[i])
 				if err != nil {
@@ -218,6 +223,11 @@ func TestRecoveredAlone(t *testing.T) {
 			}
 			c.voters(2)
 			c.has(1, "/b", "2")
+			// Who watched goes on from what is no past of this store.
+			err = c.nodes[1].Watch(t.Context(), "/", seen.Revision, func(inventory.Batch) error { return errors.New("it goes on") })
+			if !errors.Is(err, inventory.ErrCompacted) {
+				t.Errorf("a watch from a revision of the lost past: %v", err)
+			}
 		})
 	}
 }

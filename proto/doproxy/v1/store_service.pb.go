@@ -69,7 +69,10 @@ type GetStoreResponse struct {
 	// not known, or if the node's configuration has no raft.address.
 	Membership *Membership `protobuf:"bytes,3,opt,name=membership,proto3" json:"membership,omitempty"`
 	// Why it is not known.
-	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	// Why the node acts on nothing of what its store holds, as while the inventory
+	// moves or after it moved; empty if it does.
+	Untrusted     string `protobuf:"bytes,5,opt,name=untrusted,proto3" json:"untrusted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -128,6 +131,13 @@ func (x *GetStoreResponse) GetMembership() *Membership {
 func (x *GetStoreResponse) GetError() string {
 	if x != nil {
 		return x.Error
+	}
+	return ""
+}
+
+func (x *GetStoreResponse) GetUntrusted() string {
+	if x != nil {
+		return x.Untrusted
 	}
 	return ""
 }
@@ -314,7 +324,9 @@ func (x *Member) GetSince() *timestamppb.Timestamp {
 }
 
 type InitStoreRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Although DigitalOcean has droplets of another cluster than this node knows.
+	Force         bool `protobuf:"varint,1,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -347,6 +359,13 @@ func (x *InitStoreRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use InitStoreRequest.ProtoReflect.Descriptor instead.
 func (*InitStoreRequest) Descriptor() ([]byte, []int) {
 	return file_doproxy_v1_store_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *InitStoreRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type InitStoreResponse struct {
@@ -1463,14 +1482,15 @@ const file_doproxy_v1_store_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1edoproxy/v1/store_service.proto\x12\n" +
 	"doproxy.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x11\n" +
-	"\x0fGetStoreRequest\"\x8a\x01\n" +
+	"\x0fGetStoreRequest\"\xa8\x01\n" +
 	"\x10GetStoreResponse\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x126\n" +
 	"\n" +
 	"membership\x18\x03 \x01(\v2\x16.doproxy.v1.MembershipR\n" +
 	"membership\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error\"r\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x12\x1c\n" +
+	"\tuntrusted\x18\x05 \x01(\tR\tuntrusted\"r\n" +
 	"\n" +
 	"Membership\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12,\n" +
@@ -1485,8 +1505,9 @@ const file_doproxy_v1_store_service_proto_rawDesc = "" +
 	"\x05voter\x18\x06 \x01(\bR\x05voter\x12\x18\n" +
 	"\ahealthy\x18\a \x01(\bR\ahealthy\x12\x16\n" +
 	"\x06behind\x18\b \x01(\x03R\x06behind\x120\n" +
-	"\x05since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x12\n" +
-	"\x10InitStoreRequest\"A\n" +
+	"\x05since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"(\n" +
+	"\x10InitStoreRequest\x12\x14\n" +
+	"\x05force\x18\x01 \x01(\bR\x05force\"A\n" +
 	"\x11InitStoreResponse\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\"B\n" +

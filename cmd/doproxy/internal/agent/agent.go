@@ -72,7 +72,7 @@ func Run(ctx context.Context, cfg *config.Config, version string, logger *slog.L
 		StoreName: cfg.Store,
 	}
 	if stores.raft != nil {
-		service.StoreAdmin = joiner{stores.raft, a.mirror}
+		service.StoreAdmin = joiner{stores.raft, a}
 	}
 	if stores.raft != nil && stores.etcd != nil {
 		service.Migrator = &migrator{agent: a}

@@ -79,22 +79,6 @@ func (a *agent) abstain(ctx context.Context) error {
 	return electionraft.Abstain(ctx, a.stores.raft)
 }
 
-// joiner is the integrated store to a node that may join another.
-type joiner struct {
-	*raft.Node
-	mirror *inventory.Mirror
-}
-
-// Join implements server.StoreAdmin. The cluster of the store that it joins is the
-// node's from then on, whatever it knew.
-func (j joiner) Join(ctx context.Context, token string, abandon bool) error {
-	err := j.Node.Join(ctx, token, abandon)
-	if err == nil {
-		j.mirror.Expect()
-	}
-	return err
-}
-
 func dialEtcd(c *config.Etcd) (*etcd.Store, error) {
 	var security *tls.Config
 	if c.CAFile != "" || c.CertFile != "" {

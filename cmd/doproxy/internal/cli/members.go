@@ -65,17 +65,19 @@ func (s *session) notFormed(op, look string, err error) error {
 }
 
 func (c *client) clusterInitCommand() *cobra.Command {
-	return &cobra.Command{
+	req := &doproxyv1.InitStoreRequest{}
+	cmd := &cobra.Command{
 		Use: "init", Short: "Begin a new store with this node as its first member",
 		Long: `Begin a new store with the node that is asked as its first member. On one node
-only: on each other one use join. It is refused on a node that is a member.`,
+only: on each other one use join. It is refused on a node that is a member, and where
+DigitalOcean has droplets of a cluster that this node does not know.`,
 		Example: "  doproxy cluster init",
 		Args:    cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: c.run(func(s *session, _ []string) error {
 			if err := s.oneServer("cluster init"); err != nil {
 				return err
 			}
-			res, err := ask(s, forming, &doproxyv1.InitStoreRequest{}, func(ctx context.Context, cc grpc.ClientConnInterface, req *doproxyv1.InitStoreRequest) (*doproxyv1.InitStoreResponse, error) {
+			res, err := ask(s, forming, req, func(ctx context.Context, cc grpc.ClientConnInterface, req *doproxyv1.InitStoreRequest) (*doproxyv1.InitStoreResponse, error) {
 				return doproxyv1.NewStoreServiceClient(cc).InitStore(ctx, req)
 			})
 			if err != nil {
@@ -93,6 +95,8 @@ It stops with this one. Have two more nodes join, one after the other:
 			return err
 		}),
 	}
+	cmd.Flags().BoolVar(&req.Force, "force", false, "although DigitalOcean has droplets of another cluster")
+	return cmd
 }
 
 func (c *client) clusterJoinCommand() *cobra.Command {

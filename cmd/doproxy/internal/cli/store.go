@@ -53,7 +53,7 @@ func storePlain(now time.Time, res *doproxyv1.GetStoreResponse) string {
 	fmt.Fprintf(&b, "store: %s (asked: %s)\n", dash(res.GetStore()), dash(nodeID(res.GetNode())))
 	if m := res.GetMembership(); m != nil {
 		voters, healthy := votersOf(m)
-		fmt.Fprintf(&b, "raft: %s (in use: %s, members: %d, voters: %d, healthy voters: %d, tolerates: %d)\n", dash(m.GetCluster()), yesNo(res.GetStore() == "raft"), len(m.GetMembers()), voters, healthy, m.GetTolerates())
+		fmt.Fprintf(&b, "raft: %s (in use: %s, members: %d, voters: %d, healthy voters: %d, tolerates: %d)\n", dash(m.GetCluster()), yesNo(res.GetStore() == "raft" && res.GetUntrusted() == ""), len(m.GetMembers()), voters, healthy, m.GetTolerates())
 	}
 	return b.String() + style{}.storeNotes(now, res)
 }
@@ -69,7 +69,14 @@ func (st style) storeTable(now time.Time, res *doproxyv1.GetStoreResponse) strin
 
 // storeNotes is what the integrated store can lose, and what is wrong with it.
 func (st style) storeNotes(now time.Time, res *doproxyv1.GetStoreResponse) string {
-	switch m := res.GetMembership(); {
+	m := res.GetMembership()
+	if why := res.GetUntrusted(); why != "" {
+		if m == nil {
+			return st.alarm(why)
+		}
+		return st.alarm(why) + st.memberNotes(now, m) + voterText(st, m)
+	}
+	switch {
 	case res.GetError() != "" && res.GetStore() == "raft":
 		return st.alarm(res.GetError())
 	case res.GetError() != "":

@@ -18,6 +18,7 @@ import (
 
 // storeFake is the store service of a fake: a store of three members.
 type storeFake struct {
+	untrusted  string
 	raw        []*doproxyv1.Record
 	store      string
 	membership *doproxyv1.Membership
@@ -55,7 +56,7 @@ func (f *fake) GetStore(_ context.Context, req *doproxyv1.GetStoreRequest) (*dop
 	if err := f.begin(req); err != nil {
 		return nil, err
 	}
-	res := &doproxyv1.GetStoreResponse{Store: f.store, Node: "nodes/lb2", Error: f.unknown}
+	res := &doproxyv1.GetStoreResponse{Store: f.store, Node: "nodes/lb2", Error: f.unknown, Untrusted: f.untrusted}
 	if f.unknown == "" {
 		res.Membership = f.membership
 	}

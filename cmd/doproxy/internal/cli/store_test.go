@@ -171,6 +171,9 @@ func TestStoreStatus(t *testing.T) {
 	b.fake.store = "etcd"
 	b.want(0, "store: etcd (asked: lb2)\nraft: 01JSTORE (in use: no, members: 3, voters: 3, healthy voters: 3, tolerates: 1)\n3 voters; the store goes on with 1 of them lost.\n"+
 		"It is not in use. Move the inventory there with `doproxy store migrate --from etcd --to raft`.\n", "", "store")
+	b.fake.untrusted = "the inventory moved to raft"
+	b.want(0, "store: etcd (asked: lb2)\nraft: 01JSTORE (in use: no, members: 3, voters: 3, healthy voters: 3, tolerates: 1)\nwarning: the inventory moved to raft\n3 voters; the store goes on with 1 of them lost.\n", "", "store")
+	b.fake.untrusted = ""
 	b.fake.unknown = "this node belongs to no store yet"
 	b.want(0, "store: etcd (asked: lb2)\nwarning: the integrated store is not in use, and does not answer: this node belongs to no store yet\n", "", "store", "status")
 	b.fake.unknown, b.fake.membership = "", nil

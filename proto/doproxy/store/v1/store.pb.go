@@ -99,6 +99,7 @@ type Command struct {
 	//	*Command_Expire
 	//	*Command_Open
 	//	*Command_Begin
+	//	*Command_Branch
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -225,6 +226,15 @@ func (x *Command) GetBegin() *Begin {
 	return nil
 }
 
+func (x *Command) GetBranch() *Branch {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Branch); ok {
+			return x.Branch
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -259,6 +269,11 @@ type Command_Begin struct {
 	Begin *Begin `protobuf:"bytes,10,opt,name=begin,proto3,oneof"`
 }
 
+type Command_Branch struct {
+	// The store was recovered, and goes on from another past than some know.
+	Branch *Branch `protobuf:"bytes,11,opt,name=branch,proto3,oneof"`
+}
+
 func (*Command_Txn) isCommand_Kind() {}
 
 func (*Command_Grant) isCommand_Kind() {}
@@ -272,6 +287,8 @@ func (*Command_Expire) isCommand_Kind() {}
 func (*Command_Open) isCommand_Kind() {}
 
 func (*Command_Begin) isCommand_Kind() {}
+
+func (*Command_Branch) isCommand_Kind() {}
 
 type Txn struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -720,6 +737,52 @@ func (*Begin) Descriptor() ([]byte, []int) {
 	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{9}
 }
 
+// Revisions go on from ones that the lost past has not come to, and what was
+// before is compacted: who watches from a revision of that past lists anew.
+type Branch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revisions     int64                  `protobuf:"varint,1,opt,name=revisions,proto3" json:"revisions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Branch) Reset() {
+	*x = Branch{}
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Branch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Branch) ProtoMessage() {}
+
+func (x *Branch) ProtoReflect() protoreflect.Message {
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Branch.ProtoReflect.Descriptor instead.
+func (*Branch) Descriptor() ([]byte, []int) {
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Branch) GetRevisions() int64 {
+	if x != nil {
+		return x.Revisions
+	}
+	return 0
+}
+
 // What came of a command.
 type Answer struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -736,7 +799,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[10]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +811,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[10]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +824,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{10}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Answer) GetFailure() Failure {
@@ -801,7 +864,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[11]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +876,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[11]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +889,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{11}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SubmitRequest) GetCommand() *Command {
@@ -846,7 +909,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[12]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +921,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[12]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +934,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{12}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SubmitResponse) GetAnswer() *Answer {
@@ -897,7 +960,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[13]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +972,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[13]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +985,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{13}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RenewRequest) GetLease() int64 {
@@ -941,7 +1004,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[14]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1016,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[14]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1029,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{14}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RenewResponse) GetLost() bool {
@@ -984,7 +1047,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[15]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1059,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[15]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1072,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{15}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{16}
 }
 
 type ReadIndexResponse struct {
@@ -1021,7 +1084,7 @@ type ReadIndexResponse struct {
 
 func (x *ReadIndexResponse) Reset() {
 	*x = ReadIndexResponse{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[16]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1096,7 @@ func (x *ReadIndexResponse) String() string {
 func (*ReadIndexResponse) ProtoMessage() {}
 
 func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[16]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1109,7 @@ func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
 func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{16}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReadIndexResponse) GetIndex() uint64 {
@@ -1064,7 +1127,7 @@ type GetProgressRequest struct {
 
 func (x *GetProgressRequest) Reset() {
 	*x = GetProgressRequest{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[17]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1139,7 @@ func (x *GetProgressRequest) String() string {
 func (*GetProgressRequest) ProtoMessage() {}
 
 func (x *GetProgressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[17]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1152,7 @@ func (x *GetProgressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProgressRequest.ProtoReflect.Descriptor instead.
 func (*GetProgressRequest) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{17}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{18}
 }
 
 type GetProgressResponse struct {
@@ -1108,7 +1171,7 @@ type GetProgressResponse struct {
 
 func (x *GetProgressResponse) Reset() {
 	*x = GetProgressResponse{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[18]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1183,7 @@ func (x *GetProgressResponse) String() string {
 func (*GetProgressResponse) ProtoMessage() {}
 
 func (x *GetProgressResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[18]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1196,7 @@ func (x *GetProgressResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProgressResponse.ProtoReflect.Descriptor instead.
 func (*GetProgressResponse) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{18}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetProgressResponse) GetId() string {
@@ -1191,7 +1254,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[19]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1203,7 +1266,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[19]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +1279,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{19}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RegisterRequest) GetId() string {
@@ -1255,7 +1318,7 @@ type RegisterResponse struct {
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[20]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1330,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[20]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1343,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{20}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{21}
 }
 
 type ListMembersRequest struct {
@@ -1291,7 +1354,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[21]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1366,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[21]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1379,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{21}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{22}
 }
 
 type ListMembersResponse struct {
@@ -1329,7 +1392,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[22]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1404,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[22]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1417,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{22}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListMembersResponse) GetMembers() []*MemberState {
@@ -1388,7 +1451,7 @@ type MemberState struct {
 
 func (x *MemberState) Reset() {
 	*x = MemberState{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[23]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1463,7 @@ func (x *MemberState) String() string {
 func (*MemberState) ProtoMessage() {}
 
 func (x *MemberState) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[23]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1476,7 @@ func (x *MemberState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberState.ProtoReflect.Descriptor instead.
 func (*MemberState) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{23}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *MemberState) GetId() string {
@@ -1490,7 +1553,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[24]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1502,7 +1565,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[24]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1515,7 +1578,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{24}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RemoveMemberRequest) GetNode() string {
@@ -1540,7 +1603,7 @@ type RemoveMemberResponse struct {
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[25]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1552,7 +1615,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[25]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1565,7 +1628,7 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{25}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{26}
 }
 
 type StepDownRequest struct {
@@ -1576,7 +1639,7 @@ type StepDownRequest struct {
 
 func (x *StepDownRequest) Reset() {
 	*x = StepDownRequest{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[26]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1651,7 @@ func (x *StepDownRequest) String() string {
 func (*StepDownRequest) ProtoMessage() {}
 
 func (x *StepDownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[26]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1664,7 @@ func (x *StepDownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepDownRequest.ProtoReflect.Descriptor instead.
 func (*StepDownRequest) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{26}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{27}
 }
 
 type StepDownResponse struct {
@@ -1612,7 +1675,7 @@ type StepDownResponse struct {
 
 func (x *StepDownResponse) Reset() {
 	*x = StepDownResponse{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[27]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1687,7 @@ func (x *StepDownResponse) String() string {
 func (*StepDownResponse) ProtoMessage() {}
 
 func (x *StepDownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[27]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1700,7 @@ func (x *StepDownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepDownResponse.ProtoReflect.Descriptor instead.
 func (*StepDownResponse) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{27}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{28}
 }
 
 type JoinRequest struct {
@@ -1655,7 +1718,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[28]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1730,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[28]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1743,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{28}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -1735,7 +1798,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[29]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +1810,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[29]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +1823,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{29}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -1790,7 +1853,7 @@ type MemberRecord struct {
 
 func (x *MemberRecord) Reset() {
 	*x = MemberRecord{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[30]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1802,7 +1865,7 @@ func (x *MemberRecord) String() string {
 func (*MemberRecord) ProtoMessage() {}
 
 func (x *MemberRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[30]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1815,7 +1878,7 @@ func (x *MemberRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRecord.ProtoReflect.Descriptor instead.
 func (*MemberRecord) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{30}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *MemberRecord) GetId() string {
@@ -1857,7 +1920,7 @@ type TokenRecord struct {
 
 func (x *TokenRecord) Reset() {
 	*x = TokenRecord{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[31]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +1932,7 @@ func (x *TokenRecord) String() string {
 func (*TokenRecord) ProtoMessage() {}
 
 func (x *TokenRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[31]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +1945,7 @@ func (x *TokenRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenRecord.ProtoReflect.Descriptor instead.
 func (*TokenRecord) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{31}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TokenRecord) GetHash() string {
@@ -1916,7 +1979,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[32]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +1991,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[32]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +2004,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{32}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SnapshotHeader) GetVersion() uint32 {
@@ -2004,7 +2067,7 @@ type LeaseRecord struct {
 
 func (x *LeaseRecord) Reset() {
 	*x = LeaseRecord{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[33]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2079,7 @@ func (x *LeaseRecord) String() string {
 func (*LeaseRecord) ProtoMessage() {}
 
 func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[33]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2092,7 @@ func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRecord.ProtoReflect.Descriptor instead.
 func (*LeaseRecord) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{33}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LeaseRecord) GetId() int64 {
@@ -2065,7 +2128,7 @@ type SessionRecord struct {
 
 func (x *SessionRecord) Reset() {
 	*x = SessionRecord{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[34]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2077,7 +2140,7 @@ func (x *SessionRecord) String() string {
 func (*SessionRecord) ProtoMessage() {}
 
 func (x *SessionRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[34]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2090,7 +2153,7 @@ func (x *SessionRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRecord.ProtoReflect.Descriptor instead.
 func (*SessionRecord) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{34}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SessionRecord) GetId() uint64 {
@@ -2134,7 +2197,7 @@ type KeyRecord struct {
 
 func (x *KeyRecord) Reset() {
 	*x = KeyRecord{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[35]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2146,7 +2209,7 @@ func (x *KeyRecord) String() string {
 func (*KeyRecord) ProtoMessage() {}
 
 func (x *KeyRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[35]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2159,7 +2222,7 @@ func (x *KeyRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRecord.ProtoReflect.Descriptor instead.
 func (*KeyRecord) Descriptor() ([]byte, []int) {
-	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{35}
+	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *KeyRecord) GetKey() string {
@@ -2207,7 +2270,7 @@ type Expire_Due struct {
 
 func (x *Expire_Due) Reset() {
 	*x = Expire_Due{}
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[36]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2219,7 +2282,7 @@ func (x *Expire_Due) String() string {
 func (*Expire_Due) ProtoMessage() {}
 
 func (x *Expire_Due) ProtoReflect() protoreflect.Message {
-	mi := &file_doproxy_store_v1_store_proto_msgTypes[36]
+	mi := &file_doproxy_store_v1_store_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2316,7 @@ var File_doproxy_store_v1_store_proto protoreflect.FileDescriptor
 
 const file_doproxy_store_v1_store_proto_rawDesc = "" +
 	"\n" +
-	"\x1cdoproxy/store/v1/store.proto\x12\x10doproxy.store.v1\"\xa7\x03\n" +
+	"\x1cdoproxy/store/v1/store.proto\x12\x10doproxy.store.v1\"\xdb\x03\n" +
 	"\aCommand\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x14\n" +
@@ -2265,7 +2328,8 @@ const file_doproxy_store_v1_store_proto_rawDesc = "" +
 	"\x06expire\x18\b \x01(\v2\x18.doproxy.store.v1.ExpireH\x00R\x06expire\x12,\n" +
 	"\x04open\x18\t \x01(\v2\x16.doproxy.store.v1.OpenH\x00R\x04open\x12/\n" +
 	"\x05begin\x18\n" +
-	" \x01(\v2\x17.doproxy.store.v1.BeginH\x00R\x05beginB\x06\n" +
+	" \x01(\v2\x17.doproxy.store.v1.BeginH\x00R\x05begin\x122\n" +
+	"\x06branch\x18\v \x01(\v2\x18.doproxy.store.v1.BranchH\x00R\x06branchB\x06\n" +
 	"\x04kind\"^\n" +
 	"\x03Txn\x12/\n" +
 	"\x06guards\x18\x01 \x03(\v2\x17.doproxy.store.v1.GuardR\x06guards\x12&\n" +
@@ -2293,7 +2357,9 @@ const file_doproxy_store_v1_store_proto_rawDesc = "" +
 	"\arenewed\x18\x02 \x01(\x04R\arenewed\"\x16\n" +
 	"\x04Open\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"\a\n" +
-	"\x05Begin\"\x91\x01\n" +
+	"\x05Begin\"&\n" +
+	"\x06Branch\x12\x1c\n" +
+	"\trevisions\x18\x01 \x01(\x03R\trevisions\"\x91\x01\n" +
 	"\x06Answer\x123\n" +
 	"\afailure\x18\x01 \x01(\x0e2\x19.doproxy.store.v1.FailureR\afailure\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1c\n" +
@@ -2424,7 +2490,7 @@ func file_doproxy_store_v1_store_proto_rawDescGZIP() []byte {
 }
 
 var file_doproxy_store_v1_store_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_doproxy_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_doproxy_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_doproxy_store_v1_store_proto_goTypes = []any{
 	(Failure)(0),                 // 0: doproxy.store.v1.Failure
 	(*Command)(nil),              // 1: doproxy.store.v1.Command
@@ -2437,34 +2503,35 @@ var file_doproxy_store_v1_store_proto_goTypes = []any{
 	(*Expire)(nil),               // 8: doproxy.store.v1.Expire
 	(*Open)(nil),                 // 9: doproxy.store.v1.Open
 	(*Begin)(nil),                // 10: doproxy.store.v1.Begin
-	(*Answer)(nil),               // 11: doproxy.store.v1.Answer
-	(*SubmitRequest)(nil),        // 12: doproxy.store.v1.SubmitRequest
-	(*SubmitResponse)(nil),       // 13: doproxy.store.v1.SubmitResponse
-	(*RenewRequest)(nil),         // 14: doproxy.store.v1.RenewRequest
-	(*RenewResponse)(nil),        // 15: doproxy.store.v1.RenewResponse
-	(*ReadIndexRequest)(nil),     // 16: doproxy.store.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),    // 17: doproxy.store.v1.ReadIndexResponse
-	(*GetProgressRequest)(nil),   // 18: doproxy.store.v1.GetProgressRequest
-	(*GetProgressResponse)(nil),  // 19: doproxy.store.v1.GetProgressResponse
-	(*RegisterRequest)(nil),      // 20: doproxy.store.v1.RegisterRequest
-	(*RegisterResponse)(nil),     // 21: doproxy.store.v1.RegisterResponse
-	(*ListMembersRequest)(nil),   // 22: doproxy.store.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),  // 23: doproxy.store.v1.ListMembersResponse
-	(*MemberState)(nil),          // 24: doproxy.store.v1.MemberState
-	(*RemoveMemberRequest)(nil),  // 25: doproxy.store.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil), // 26: doproxy.store.v1.RemoveMemberResponse
-	(*StepDownRequest)(nil),      // 27: doproxy.store.v1.StepDownRequest
-	(*StepDownResponse)(nil),     // 28: doproxy.store.v1.StepDownResponse
-	(*JoinRequest)(nil),          // 29: doproxy.store.v1.JoinRequest
-	(*JoinResponse)(nil),         // 30: doproxy.store.v1.JoinResponse
-	(*MemberRecord)(nil),         // 31: doproxy.store.v1.MemberRecord
-	(*TokenRecord)(nil),          // 32: doproxy.store.v1.TokenRecord
-	(*SnapshotHeader)(nil),       // 33: doproxy.store.v1.SnapshotHeader
-	(*LeaseRecord)(nil),          // 34: doproxy.store.v1.LeaseRecord
-	(*SessionRecord)(nil),        // 35: doproxy.store.v1.SessionRecord
-	(*KeyRecord)(nil),            // 36: doproxy.store.v1.KeyRecord
-	(*Expire_Due)(nil),           // 37: doproxy.store.v1.Expire.Due
-	nil,                          // 38: doproxy.store.v1.SessionRecord.AnswersEntry
+	(*Branch)(nil),               // 11: doproxy.store.v1.Branch
+	(*Answer)(nil),               // 12: doproxy.store.v1.Answer
+	(*SubmitRequest)(nil),        // 13: doproxy.store.v1.SubmitRequest
+	(*SubmitResponse)(nil),       // 14: doproxy.store.v1.SubmitResponse
+	(*RenewRequest)(nil),         // 15: doproxy.store.v1.RenewRequest
+	(*RenewResponse)(nil),        // 16: doproxy.store.v1.RenewResponse
+	(*ReadIndexRequest)(nil),     // 17: doproxy.store.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),    // 18: doproxy.store.v1.ReadIndexResponse
+	(*GetProgressRequest)(nil),   // 19: doproxy.store.v1.GetProgressRequest
+	(*GetProgressResponse)(nil),  // 20: doproxy.store.v1.GetProgressResponse
+	(*RegisterRequest)(nil),      // 21: doproxy.store.v1.RegisterRequest
+	(*RegisterResponse)(nil),     // 22: doproxy.store.v1.RegisterResponse
+	(*ListMembersRequest)(nil),   // 23: doproxy.store.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),  // 24: doproxy.store.v1.ListMembersResponse
+	(*MemberState)(nil),          // 25: doproxy.store.v1.MemberState
+	(*RemoveMemberRequest)(nil),  // 26: doproxy.store.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil), // 27: doproxy.store.v1.RemoveMemberResponse
+	(*StepDownRequest)(nil),      // 28: doproxy.store.v1.StepDownRequest
+	(*StepDownResponse)(nil),     // 29: doproxy.store.v1.StepDownResponse
+	(*JoinRequest)(nil),          // 30: doproxy.store.v1.JoinRequest
+	(*JoinResponse)(nil),         // 31: doproxy.store.v1.JoinResponse
+	(*MemberRecord)(nil),         // 32: doproxy.store.v1.MemberRecord
+	(*TokenRecord)(nil),          // 33: doproxy.store.v1.TokenRecord
+	(*SnapshotHeader)(nil),       // 34: doproxy.store.v1.SnapshotHeader
+	(*LeaseRecord)(nil),          // 35: doproxy.store.v1.LeaseRecord
+	(*SessionRecord)(nil),        // 36: doproxy.store.v1.SessionRecord
+	(*KeyRecord)(nil),            // 37: doproxy.store.v1.KeyRecord
+	(*Expire_Due)(nil),           // 38: doproxy.store.v1.Expire.Due
+	nil,                          // 39: doproxy.store.v1.SessionRecord.AnswersEntry
 }
 var file_doproxy_store_v1_store_proto_depIdxs = []int32{
 	2,  // 0: doproxy.store.v1.Command.txn:type_name -> doproxy.store.v1.Txn
@@ -2474,38 +2541,39 @@ var file_doproxy_store_v1_store_proto_depIdxs = []int32{
 	8,  // 4: doproxy.store.v1.Command.expire:type_name -> doproxy.store.v1.Expire
 	9,  // 5: doproxy.store.v1.Command.open:type_name -> doproxy.store.v1.Open
 	10, // 6: doproxy.store.v1.Command.begin:type_name -> doproxy.store.v1.Begin
-	3,  // 7: doproxy.store.v1.Txn.guards:type_name -> doproxy.store.v1.Guard
-	4,  // 8: doproxy.store.v1.Txn.ops:type_name -> doproxy.store.v1.Op
-	37, // 9: doproxy.store.v1.Expire.leases:type_name -> doproxy.store.v1.Expire.Due
-	0,  // 10: doproxy.store.v1.Answer.failure:type_name -> doproxy.store.v1.Failure
-	1,  // 11: doproxy.store.v1.SubmitRequest.command:type_name -> doproxy.store.v1.Command
-	11, // 12: doproxy.store.v1.SubmitResponse.answer:type_name -> doproxy.store.v1.Answer
-	24, // 13: doproxy.store.v1.ListMembersResponse.members:type_name -> doproxy.store.v1.MemberState
-	38, // 14: doproxy.store.v1.SessionRecord.answers:type_name -> doproxy.store.v1.SessionRecord.AnswersEntry
-	11, // 15: doproxy.store.v1.SessionRecord.AnswersEntry.value:type_name -> doproxy.store.v1.Answer
-	12, // 16: doproxy.store.v1.MemberService.Submit:input_type -> doproxy.store.v1.SubmitRequest
-	14, // 17: doproxy.store.v1.MemberService.Renew:input_type -> doproxy.store.v1.RenewRequest
-	16, // 18: doproxy.store.v1.MemberService.ReadIndex:input_type -> doproxy.store.v1.ReadIndexRequest
-	18, // 19: doproxy.store.v1.MemberService.GetProgress:input_type -> doproxy.store.v1.GetProgressRequest
-	20, // 20: doproxy.store.v1.MemberService.Register:input_type -> doproxy.store.v1.RegisterRequest
-	22, // 21: doproxy.store.v1.MemberService.ListMembers:input_type -> doproxy.store.v1.ListMembersRequest
-	25, // 22: doproxy.store.v1.MemberService.RemoveMember:input_type -> doproxy.store.v1.RemoveMemberRequest
-	27, // 23: doproxy.store.v1.MemberService.StepDown:input_type -> doproxy.store.v1.StepDownRequest
-	29, // 24: doproxy.store.v1.JoinService.Join:input_type -> doproxy.store.v1.JoinRequest
-	13, // 25: doproxy.store.v1.MemberService.Submit:output_type -> doproxy.store.v1.SubmitResponse
-	15, // 26: doproxy.store.v1.MemberService.Renew:output_type -> doproxy.store.v1.RenewResponse
-	17, // 27: doproxy.store.v1.MemberService.ReadIndex:output_type -> doproxy.store.v1.ReadIndexResponse
-	19, // 28: doproxy.store.v1.MemberService.GetProgress:output_type -> doproxy.store.v1.GetProgressResponse
-	21, // 29: doproxy.store.v1.MemberService.Register:output_type -> doproxy.store.v1.RegisterResponse
-	23, // 30: doproxy.store.v1.MemberService.ListMembers:output_type -> doproxy.store.v1.ListMembersResponse
-	26, // 31: doproxy.store.v1.MemberService.RemoveMember:output_type -> doproxy.store.v1.RemoveMemberResponse
-	28, // 32: doproxy.store.v1.MemberService.StepDown:output_type -> doproxy.store.v1.StepDownResponse
-	30, // 33: doproxy.store.v1.JoinService.Join:output_type -> doproxy.store.v1.JoinResponse
-	25, // [25:34] is the sub-list for method output_type
-	16, // [16:25] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	11, // 7: doproxy.store.v1.Command.branch:type_name -> doproxy.store.v1.Branch
+	3,  // 8: doproxy.store.v1.Txn.guards:type_name -> doproxy.store.v1.Guard
+	4,  // 9: doproxy.store.v1.Txn.ops:type_name -> doproxy.store.v1.Op
+	38, // 10: doproxy.store.v1.Expire.leases:type_name -> doproxy.store.v1.Expire.Due
+	0,  // 11: doproxy.store.v1.Answer.failure:type_name -> doproxy.store.v1.Failure
+	1,  // 12: doproxy.store.v1.SubmitRequest.command:type_name -> doproxy.store.v1.Command
+	12, // 13: doproxy.store.v1.SubmitResponse.answer:type_name -> doproxy.store.v1.Answer
+	25, // 14: doproxy.store.v1.ListMembersResponse.members:type_name -> doproxy.store.v1.MemberState
+	39, // 15: doproxy.store.v1.SessionRecord.answers:type_name -> doproxy.store.v1.SessionRecord.AnswersEntry
+	12, // 16: doproxy.store.v1.SessionRecord.AnswersEntry.value:type_name -> doproxy.store.v1.Answer
+	13, // 17: doproxy.store.v1.MemberService.Submit:input_type -> doproxy.store.v1.SubmitRequest
+	15, // 18: doproxy.store.v1.MemberService.Renew:input_type -> doproxy.store.v1.RenewRequest
+	17, // 19: doproxy.store.v1.MemberService.ReadIndex:input_type -> doproxy.store.v1.ReadIndexRequest
+	19, // 20: doproxy.store.v1.MemberService.GetProgress:input_type -> doproxy.store.v1.GetProgressRequest
+	21, // 21: doproxy.store.v1.MemberService.Register:input_type -> doproxy.store.v1.RegisterRequest
+	23, // 22: doproxy.store.v1.MemberService.ListMembers:input_type -> doproxy.store.v1.ListMembersRequest
+	26, // 23: doproxy.store.v1.MemberService.RemoveMember:input_type -> doproxy.store.v1.RemoveMemberRequest
+	28, // 24: doproxy.store.v1.MemberService.StepDown:input_type -> doproxy.store.v1.StepDownRequest
+	30, // 25: doproxy.store.v1.JoinService.Join:input_type -> doproxy.store.v1.JoinRequest
+	14, // 26: doproxy.store.v1.MemberService.Submit:output_type -> doproxy.store.v1.SubmitResponse
+	16, // 27: doproxy.store.v1.MemberService.Renew:output_type -> doproxy.store.v1.RenewResponse
+	18, // 28: doproxy.store.v1.MemberService.ReadIndex:output_type -> doproxy.store.v1.ReadIndexResponse
+	20, // 29: doproxy.store.v1.MemberService.GetProgress:output_type -> doproxy.store.v1.GetProgressResponse
+	22, // 30: doproxy.store.v1.MemberService.Register:output_type -> doproxy.store.v1.RegisterResponse
+	24, // 31: doproxy.store.v1.MemberService.ListMembers:output_type -> doproxy.store.v1.ListMembersResponse
+	27, // 32: doproxy.store.v1.MemberService.RemoveMember:output_type -> doproxy.store.v1.RemoveMemberResponse
+	29, // 33: doproxy.store.v1.MemberService.StepDown:output_type -> doproxy.store.v1.StepDownResponse
+	31, // 34: doproxy.store.v1.JoinService.Join:output_type -> doproxy.store.v1.JoinResponse
+	26, // [26:35] is the sub-list for method output_type
+	17, // [17:26] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_doproxy_store_v1_store_proto_init() }
@@ -2521,6 +2589,7 @@ func file_doproxy_store_v1_store_proto_init() {
 		(*Command_Expire)(nil),
 		(*Command_Open)(nil),
 		(*Command_Begin)(nil),
+		(*Command_Branch)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2528,7 +2597,7 @@ func file_doproxy_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_doproxy_store_v1_store_proto_rawDesc), len(file_doproxy_store_v1_store_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   38,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
