@@ -15,18 +15,38 @@ import (
 type announcer struct {
 	index atomic.Uint64
 	mu    sync.Mutex
-	wake  map[hraft.ServerID]chan struct{}
+	to    map[hraft.ServerID]*told
+}
+
+// told is what a server was told last.
+type told struct {
+	index atomic.Uint64
+	wake  chan struct{} // has room for one
+}
+
+func (t *told) again() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
 }
 
 func (a *announcer) tell(index uint64) {
 	a.index.Store(index)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, wake := range a.wake {
-		select {
-		case wake <- struct{}{}:
-		default:
-		}
+	for _, t := range a.to {
+		t.again()
+	}
+}
+
+// repeat tells a server again, which may have been started since.
+func (a *announcer) repeat(id hraft.ServerID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if t := a.to[id]; t != nil {
+		t.index.Store(0)
+		t.again()
 	}
 }
 
@@ -46,16 +66,17 @@ func (l *leading) announceAll() {
 				continue
 			}
 			ctx, cancel := context.WithCancel(l.ctx)
-			wake := make(chan struct{}, 1)
+			t := &told{wake: make(chan struct{}, 1)}
+			t.again() // of what was applied before
 			a.mu.Lock()
-			if a.wake == nil {
-				a.wake = map[hraft.ServerID]chan struct{}{}
+			if a.to == nil {
+				a.to = map[hraft.ServerID]*told{}
 			}
-			a.wake[s.ID] = wake
+			a.to[s.ID] = t
 			a.mu.Unlock()
 			ends[s] = cancel
 			// Not waited for by the next term: one may hang in a dead connection.
-			l.work.Go(func() { l.announceTo(ctx, s, wake) })
+			l.work.Go(func() { l.announceTo(ctx, s, t) })
 		}
 		for s, end := range ends {
 			if !present[s] {
@@ -76,18 +97,17 @@ func (l *leading) announceAll() {
 
 // announceTo sends entries' requests without entries, which are valid whatever
 // becomes of them: they name an entry that is committed in this leader's term.
-func (l *leading) announceTo(ctx context.Context, s hraft.Server, wake <-chan struct{}) {
+func (l *leading) announceTo(ctx context.Context, s hraft.Server, t *told) {
 	self := l.trans.EncodePeer(hraft.ServerID(l.ID), l.trans.LocalAddr())
-	var told uint64
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-wake:
+		case <-t.wake:
 		}
 		for try := 0; ctx.Err() == nil; try++ {
 			index := l.announce.index.Load()
-			if index == told {
+			if index == t.index.Load() {
 				break
 			}
 			var r hraft.AppendEntriesResponse
@@ -101,7 +121,7 @@ func (l *leading) announceTo(ctx context.Context, s hraft.Server, wake <-chan st
 				break
 			}
 			if r.Success {
-				told = index
+				t.index.Store(index)
 				continue
 			}
 			if r.Term > l.term || try > 20 {

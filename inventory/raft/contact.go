@@ -1,7 +1,6 @@
 package raft
 
 import (
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -51,6 +50,17 @@ func (m *member) watchContact() {
 	}
 }
 
+// rank is how many of the voters that follow come before this member.
+func (m *member) rank() (rank int) {
+	_, leader := m.raft.LeaderWithID()
+	for _, s := range m.raft.GetConfiguration().Configuration().Servers {
+		if s.Suffrage == hraft.Voter && s.ID != leader && string(s.ID) < m.ID {
+			rank++
+		}
+	}
+	return rank
+}
+
 // noticeSilence has the library look whether the leader is silent when it may
 // be. By itself it looks at times of its own, which on average is as long again
 // as heartbeatTimeout; and it takes two that have noticed to elect another.
@@ -64,7 +74,7 @@ func (m *member) noticeSilence() {
 		case <-time.After(wait):
 		}
 		if at := m.raft.LastContact(); at != last {
-			last, limit = at, standAfter+rand.N(standWithin)
+			last, limit = at, standAfter+time.Duration(m.rank())*standApart
 		}
 		if wait = limit - time.Since(last); wait > 0 {
 			continue

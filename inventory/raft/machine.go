@@ -307,6 +307,13 @@ func (m *machine) due(now, grace time.Time) []*storev1.Expire_Due {
 	return due
 }
 
+// last is the index of the last entry that was applied.
+func (m *machine) last() uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.index
+}
+
 func (m *machine) at() inventory.Revision {
 	m.mu.RLock()
 	defer m.mu.RUnlock()

@@ -68,10 +68,10 @@ const (
 	// what is committed.
 	commitTimeout = 100 * time.Millisecond
 
-	// A follower stands for election when the leader was silent for standAfter,
-	// and a random part of standWithin, so that two seldom do so at once.
-	standAfter  = 600 * time.Millisecond
-	standWithin = 150 * time.Millisecond
+	// A follower stands for election when the leader was silent for standAfter, and
+	// standApart for each voter before it, so that two seldom do so at once.
+	standAfter = 600 * time.Millisecond
+	standApart = 50 * time.Millisecond
 )
 
 // defaultSnapshotEntries is how much of the log a member that starts does again,
@@ -338,7 +338,7 @@ func (n *Node) start(id *identity) (err error) {
 	if err := m.begin(conf, stable); err != nil {
 		return err
 	}
-	trans := &transport{NetworkTransport: m.trans, member: m, echoes: map[hraft.ServerID]echo{}}
+	trans := &transport{NetworkTransport: m.trans, member: m, echoes: map[hraft.ServerID]echo{}, echoed: make(chan struct{})}
 	m.raft, err = hraft.NewRaft(conf, fsm{m.machine, m.applied}, log, stable, m.disk.snaps, trans)
 	if err != nil {
 		return fmt.Errorf("starting the store in %s: %w", n.opts.Dir, err)

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	hraft "github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -207,7 +208,7 @@ func (s memberService) Renew(ctx context.Context, r *storev1.RenewRequest) (*sto
 	return &storev1.RenewResponse{Lost: lost}, nil
 }
 
-func (s memberService) ReadIndex(ctx context.Context, _ *storev1.ReadIndexRequest) (*storev1.ReadIndexResponse, error) {
+func (s memberService) ReadIndex(ctx context.Context, r *storev1.ReadIndexRequest) (*storev1.ReadIndexResponse, error) {
 	l := s.leading.Load()
 	if l == nil {
 		return nil, rpcError(errNoLeader)
@@ -215,6 +216,9 @@ func (s memberService) ReadIndex(ctx context.Context, _ *storev1.ReadIndexReques
 	index, err := l.verifiedIndex(ctx)
 	if err != nil {
 		return nil, rpcError(err)
+	}
+	if r.GetApplied() < index {
+		l.announce.repeat(hraft.ServerID(r.GetId()))
 	}
 	return &storev1.ReadIndexResponse{Index: index}, nil
 }
@@ -252,7 +256,7 @@ func (m *member) readIndex(ctx context.Context) (uint64, error) {
 		return l.verifiedIndex(ctx)
 	}
 	r, _, err := call(ctx, m, func(ctx context.Context, leader storev1.MemberServiceClient) (*storev1.ReadIndexResponse, error) {
-		return leader.ReadIndex(ctx, &storev1.ReadIndexRequest{})
+		return leader.ReadIndex(ctx, &storev1.ReadIndexRequest{Id: m.ID, Applied: m.machine.last()})
 	})
 	return r.GetIndex(), err
 }

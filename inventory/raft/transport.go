@@ -20,6 +20,7 @@ type transport struct {
 
 	mu     sync.Mutex
 	echoes map[hraft.ServerID]echo
+	echoed chan struct{} // closed, and replaced, with each
 }
 
 // echo is when the last message was sent that a server took as one of the leader
@@ -40,6 +41,8 @@ func (t *transport) AppendEntries(id hraft.ServerID, address hraft.ServerAddress
 		if err == nil && heartbeat && answer.Success {
 			t.mu.Lock()
 			t.echoes[id] = echo{args.Term, sent}
+			close(t.echoed)
+			t.echoed = make(chan struct{})
 			t.mu.Unlock()
 		}
 		if err == nil || heartbeat || !t.owes(id, address, args.Term) {
@@ -63,8 +66,9 @@ func (t *transport) owes(id hraft.ServerID, address hraft.ServerAddress, term ui
 }
 
 // heard says whether this member and others that it sent a message to after a
-// time, and that followed it in that term then, are more than half of the voters.
-func (t *transport) heard(term uint64, after time.Time) bool {
+// time, and that followed it in that term then, are more than half of the voters;
+// more is closed with the next that does.
+func (t *transport) heard(term uint64, after time.Time) (enough bool, more <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	voters, follow := 0, 0
@@ -77,5 +81,5 @@ func (t *transport) heard(term uint64, after time.Time) bool {
 			follow++
 		}
 	}
-	return follow > voters/2
+	return follow > voters/2, t.echoed
 }

@@ -64,13 +64,20 @@ func (v *verifier) lead(ctx context.Context, asked time.Time) (uint64, error) {
 		if err := settled(ctx, v.raft.VerifyLeader()); err != nil {
 			return 0, fmt.Errorf("%w: %w", errNoLeader, err)
 		}
-		if term := v.raft.CurrentTerm(); v.trans.heard(term, asked) {
-			return term, nil
-		}
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-time.After(500 * time.Microsecond):
+		// That has a message sent to each; its answer may be still to come.
+		for late := time.After(5 * time.Millisecond); late != nil; {
+			term := v.raft.CurrentTerm()
+			enough, more := v.trans.heard(term, asked)
+			if enough {
+				return term, nil
+			}
+			select {
+			case <-ctx.Done():
+				return 0, ctx.Err()
+			case <-more:
+			case <-late:
+				late = nil
+			}
 		}
 	}
 }

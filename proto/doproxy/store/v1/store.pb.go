@@ -1040,7 +1040,10 @@ func (x *RenewResponse) GetLost() bool {
 }
 
 type ReadIndexRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// What the member has applied: it is told of the rest at once.
+	Applied       uint64 `protobuf:"varint,2,opt,name=applied,proto3" json:"applied,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1073,6 +1076,20 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
 	return file_doproxy_store_v1_store_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ReadIndexRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ReadIndexRequest) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
 }
 
 type ReadIndexResponse struct {
@@ -2373,8 +2390,10 @@ const file_doproxy_store_v1_store_proto_rawDesc = "" +
 	"\fRenewRequest\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\x03R\x05lease\"#\n" +
 	"\rRenewResponse\x12\x12\n" +
-	"\x04lost\x18\x01 \x01(\bR\x04lost\"\x12\n" +
-	"\x10ReadIndexRequest\")\n" +
+	"\x04lost\x18\x01 \x01(\bR\x04lost\"<\n" +
+	"\x10ReadIndexRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aapplied\x18\x02 \x01(\x04R\aapplied\")\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"\x14\n" +
 	"\x12GetProgressRequest\"\xc8\x01\n" +
