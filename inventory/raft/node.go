@@ -361,7 +361,7 @@ func (n *Node) config(id *identity, logger hclog.Logger) *hraft.Config {
 	c.HeartbeatTimeout, c.ElectionTimeout = heartbeatTimeout, electionTimeout
 	c.LeaderLeaseTimeout, c.CommitTimeout = leaderLease, commitTimeout
 	c.SnapshotThreshold, c.TrailingLogs = n.opts.snapshotEntries, 5*defaultSnapshotEntries
-	c.SnapshotInterval = 10 * time.Second
+	c.SnapshotInterval = 5 * time.Second
 	if n.opts.snapshotEntries < defaultSnapshotEntries { // a test
 		c.TrailingLogs = n.opts.snapshotEntries + n.opts.snapshotEntries/4
 		c.SnapshotInterval = 200 * time.Millisecond
