@@ -108,7 +108,7 @@ func (m *member) refuse(why error) {
 }
 
 func (m *member) registration() *storev1.RegisterRequest {
-	return &storev1.RegisterRequest{Id: m.ID, Node: m.Node.opts.Name, Address: m.opts.Address, NeverLead: m.opts.NeverLead}
+	return &storev1.RegisterRequest{Id: m.ID, Node: m.Node.opts.Name, Address: m.opts.Address, NeverLead: m.opts.NeverLead, Cluster: m.Cluster}
 }
 
 // askOthers registers at each of these addresses at once: who leads lets this
@@ -156,6 +156,9 @@ func (m *member) outBeforehand() *expelled {
 func (s memberService) Register(ctx context.Context, r *storev1.RegisterRequest) (*storev1.RegisterResponse, error) {
 	if caller, known := callerOf(ctx); known && caller != r.Id {
 		return nil, rpcError(inventory.Refuse("%s is not %s", caller, r.Id))
+	}
+	if r.Cluster != s.Cluster { // where members speak plain, an address is all that there is to go by
+		return nil, rpcError(inventory.Refuse("%s is a member of store %s, and %s of %s", s.opts.Address, s.Cluster, r.Id, r.Cluster))
 	}
 	if err := s.outcast(r.Id); err != nil {
 		return nil, rpcError(err)

@@ -48,7 +48,7 @@ func TestAnothersID(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := c.nodes[leader].member.Load().ID
-	if _, err := peer.Register(t.Context(), &storev1.RegisterRequest{Id: other, Node: c.opts[leader].Name, Address: freeAddress(t)}); err == nil {
+	if _, err := peer.Register(t.Context(), &storev1.RegisterRequest{Id: other, Node: c.opts[leader].Name, Address: freeAddress(t), Cluster: victim.Cluster}); err == nil {
 		t.Error("a member gave another's address")
 	}
 }
@@ -163,5 +163,19 @@ func TestSessionOfAnotherStore(t *testing.T) {
 				t.Fatalf("a write that was acknowledged is not there: %q, %v", kv.Value, err)
 			}
 		}
+	}
+}
+
+// TestAddressOfAnotherStore: a member finds one of another store where a peer was.
+// That one does not know it, which is no reason to leave its own.
+func TestAddressOfAnotherStore(t *testing.T) {
+	x, y := newCluster(t, 1), newCluster(t, 1)
+	if err := x.nodes[0].savePeers([]string{y.opts[0].Address}); err != nil {
+		t.Fatal(err)
+	}
+	x.restart(0)
+	x.put(0, "/a", "b")
+	if why := x.nodes[0].expelled.Load(); why != nil {
+		t.Error(why)
 	}
 }

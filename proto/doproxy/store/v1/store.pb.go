@@ -1264,7 +1264,9 @@ type RegisterRequest struct {
 	Node    string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	Address string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
 	// It must not call the cloud, so it is no good leader.
-	NeverLead     bool `protobuf:"varint,4,opt,name=never_lead,json=neverLead,proto3" json:"never_lead,omitempty"`
+	NeverLead bool `protobuf:"varint,4,opt,name=never_lead,json=neverLead,proto3" json:"never_lead,omitempty"`
+	// Of which store it is a member.
+	Cluster       string `protobuf:"bytes,5,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1325,6 +1327,13 @@ func (x *RegisterRequest) GetNeverLead() bool {
 		return x.NeverLead
 	}
 	return false
+}
+
+func (x *RegisterRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
 }
 
 type RegisterResponse struct {
@@ -2404,13 +2413,14 @@ const file_doproxy_store_v1_store_proto_rawDesc = "" +
 	"last_index\x18\x03 \x01(\x04R\tlastIndex\x12\x1b\n" +
 	"\tlast_term\x18\x04 \x01(\x04R\blastTerm\x12#\n" +
 	"\rapplied_index\x18\x05 \x01(\x04R\fappliedIndex\x12&\n" +
-	"\x0flast_contact_ms\x18\x06 \x01(\x03R\rlastContactMs\"n\n" +
+	"\x0flast_contact_ms\x18\x06 \x01(\x03R\rlastContactMs\"\x88\x01\n" +
 	"\x0fRegisterRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x1d\n" +
 	"\n" +
-	"never_lead\x18\x04 \x01(\bR\tneverLead\"\x12\n" +
+	"never_lead\x18\x04 \x01(\bR\tneverLead\x12\x18\n" +
+	"\acluster\x18\x05 \x01(\tR\acluster\"\x12\n" +
 	"\x10RegisterResponse\"\x14\n" +
 	"\x12ListMembersRequest\"l\n" +
 	"\x13ListMembersResponse\x127\n" +
