@@ -30,7 +30,7 @@ func (n *Node) vacant(abandon bool) error {
 	case m.alone():
 		return inventory.Refuse("node %s is the only member of store %s: if that was begun by mistake, `doproxy cluster join --abandon` gives it up", n.opts.Name, m.Cluster)
 	}
-	return inventory.Refuse("node %s is a member of store %s already: to have it in another, remove it there first (`doproxy cluster remove %[1]s`)", n.opts.Name, m.Cluster)
+	return inventory.Refuse("node %s is a member of store %s already: to have it in another, remove it there first (`doproxy cluster remove %[1]s`). If it was removed, or left out, a moment ago, it is about to hear of it: try again", n.opts.Name, m.Cluster)
 }
 
 // alone says whether there is no other member.

@@ -17,12 +17,13 @@ import (
 var errRestored = errors.New("the store was restored from an older copy")
 
 // campaign runs for the leadership while the store holds records that this agent
-// may act upon: one of an older version must not keep a newer one from leading.
+// may act upon: one of an older version must not keep a newer one from leading, and
+// nobody leads a cluster that has not begun.
 func (a *agent) campaign(ctx context.Context, elector *election.Elector) error {
 	wake, cancel := a.mirror.Subscribe()
 	defer cancel()
 	for ctx.Err() == nil {
-		if inventory.Untrusted(a.mirror.State().Err) {
+		if s := a.mirror.State(); inventory.Untrusted(s.Err) || s.Meta == nil {
 			if err := a.abstainWhileUntrusted(ctx, wake); err != nil {
 				return err
 			}
