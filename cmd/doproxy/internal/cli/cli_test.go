@@ -423,3 +423,11 @@ func until(t *testing.T, done func() bool) {
 		}
 	}
 }
+
+// What is surplus is let go by saying again how many are wanted, which is told.
+func TestScaleLetsGo(t *testing.T) {
+	pool := &doproxyv1.Pool{Name: "pools/web", Desired: 5, Serving: 6, Starting: 1}
+	if got := scaleText(style{}, &doproxyv1.ScalePoolResponse{Pool: pool, PreviousDesired: 5}, false); got != "web: wanted 5 already, and 7 are there: the others are let go\n" {
+		t.Error(got)
+	}
+}

@@ -130,7 +130,10 @@ func (s *session) scale(reqs []*doproxyv1.ScalePoolRequest, dryRun, wait bool) e
 
 func scaleText(st style, res *doproxyv1.ScalePoolResponse, dryRun bool) string {
 	pool, before, after := poolID(clean(res.GetPool().GetName())), res.GetPreviousDesired(), res.GetPool().GetDesired()
+	there := res.GetPool().GetServing() + res.GetPool().GetStarting()
 	switch {
+	case before == after && there > after: // as after an old copy of the store: they stayed until somebody said how many
+		return fmt.Sprintf("%s: wanted %d already, and %d are there: the others are let go\n", pool, after, there)
 	case before == after:
 		return fmt.Sprintf("%s: wanted %d already\n", pool, after)
 	case dryRun:
