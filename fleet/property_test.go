@@ -73,6 +73,9 @@ func (w *world) step() {
 		for _, id := range slices.Sorted(maps.Keys(w.droplets)) {
 			if d := w.droplets[id]; d.lives(w.now) {
 				d.goneAt = w.now
+				if rec := w.state().Droplets[d.Name]; rec != nil && rec.ID == 0 {
+					w.made[d.Name]-- // nobody knew of it: what is on record is to be made yet
+				}
 				break
 			}
 		}
