@@ -229,7 +229,7 @@ func (l *leading) describe() (all []*storev1.MemberState, known bool) {
 			Leader: string(s.ID) == l.ID, Voter: s.Suffrage == hraft.Voter, Behind: -1,
 		}
 		if v, ok := l.seen.Load(s.ID); ok {
-			x.Version, x.Behind = v.(seen).version, max(0, int64(l.raft.LastIndex())-int64(v.(seen).index))
+			x.Version, x.Behind = v.(seen).version, v.(seen).behind
 		}
 		if state := servers[s.ID]; state == nil {
 			known = false
@@ -238,6 +238,9 @@ func (l *leading) describe() (all []*storev1.MemberState, known bool) {
 		}
 		if h, ok := l.health.Load(s.ID); ok && !h.(health).since.IsZero() {
 			x.SinceMs = h.(health).since.UnixMilli()
+		}
+		if v, ok := l.seen.Load(s.ID); ok && !x.Healthy { // it is silent, and lacks all that came since
+			x.Behind = max(0, int64(l.raft.LastIndex())-int64(v.(seen).index))
 		}
 		if x.Leader {
 			x.Healthy, x.Behind, x.Version = true, 0, l.opts.Version
