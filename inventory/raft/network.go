@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	hraft "github.com/hashicorp/raft"
@@ -50,6 +51,11 @@ const maxStrangers = 100
 
 func listen(address, advertised string, dialer func(context.Context, string) (net.Conn, error)) (*network, error) {
 	listener, err := net.Listen("tcp", address)
+	// A process that was killed may have it for a moment yet.
+	for try := 0; errors.Is(err, syscall.EADDRINUSE) && try < 20; try++ {
+		time.Sleep(50 * time.Millisecond)
+		listener, err = net.Listen("tcp", address)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("raft.listen: %w", err)
 	}

@@ -67,8 +67,9 @@ func (c *cluster) killed(i int) {
 	pid := c.Nodes[i].PID
 	kill(c.t, pid, syscall.SIGKILL)
 	eventually(c.t, "the agent is gone", func() error {
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err == nil && len(data) > 0 {
+		// Its memory goes before its sockets do: it is dead when it is a zombie, or gone.
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if _, state, _ := strings.Cut(string(data), ") "); err == nil && !strings.HasPrefix(state, "Z") {
 			return fmt.Errorf("pid %d runs", pid)
 		}
 		return nil

@@ -115,6 +115,18 @@ func TestMigrateStore(t *testing.T) {
 		c.follows(wanted)
 	}
 	load.end()
+	terms := 0 // of the integrated store: with each restart of a node some, and none for the moves
+	for _, n := range c.Nodes {
+		log, err := os.ReadFile(filepath.Join(c.dir, n.Name, "log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		terms += strings.Count(string(log), "this member leads the store")
+	}
+	if terms > 20 {
+		t.Errorf("the store's leadership was handed on %d times", terms)
+	}
+	t.Log(terms, " terms of the integrated store")
 	after := c.droplets()
 	if len(after) != len(before)+2 {
 		t.Errorf("droplets: %v, then %v", before, after)

@@ -47,6 +47,11 @@ func (a *agent) abstainWhileUntrusted(ctx context.Context, wake <-chan struct{})
 		case <-abstainCtx.Done():
 		}
 	}()
+	if s := a.mirror.State(); errors.Is(s.Err, inventory.ErrMoved) || s.Meta == nil {
+		// So it is for every node: to hand the store's lead on would have it go round.
+		<-abstainCtx.Done()
+		return ctx.Err()
+	}
 	if err := a.abstain(abstainCtx); err != nil && abstainCtx.Err() == nil {
 		return err
 	}
