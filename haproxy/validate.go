@@ -106,7 +106,7 @@ func (v *validation) backend(b *Backend) {
 		v.check(hostName(strings.TrimPrefix(h, "*.")), at("hosts"), h, "must be a host name without a port; it may begin with *.")
 	}
 	for _, p := range b.Paths {
-		v.check(uri(p) && !strings.Contains(p, "?"), at("paths"), p, "must be a path such as /api: it starts with / and has no blank, quote, backslash, #, ? or control character")
+		v.check(uri(p) && !strings.Contains(p, "?") && !strings.Contains(p, "//"), at("paths"), p, "must be a path such as /api: it starts with / and has no //, blank, quote, backslash, #, ? or control character")
 	}
 	for i := range b.Servers {
 		s := &b.Servers[i]

@@ -374,6 +374,7 @@ func TestBadInputs(t *testing.T) {
 		"host too long":      pool("backend.hosts[0]", func(p *pb.Pool) { p.Backend.Hosts = []string{long} }),
 		"path":               pool("backend.paths[0]", func(p *pb.Pool) { p.Backend.Paths = []string{"/a b"} }),
 		"path with a query":  pool("backend.paths[0]", func(p *pb.Pool) { p.Backend.Paths = []string{"/a?b"} }),
+		"path of slashes":    pool("backend.paths[0]", func(p *pb.Pool) { p.Backend.Paths = []string{"//"} }),
 		"boot deadline":      pool("policy.boot_deadline", func(p *pb.Pool) { p.Policy.BootDeadline = durationpb.New(-time.Second) }),
 		"drain deadline":     pool("policy.drain_deadline", func(p *pb.Pool) { p.Policy.DrainDeadline = &durationpb.Duration{Seconds: 1 << 50} }),
 		"two catch all":      pool("backend", func(p *pb.Pool) { other(p); p.Backend.Paths = nil }),

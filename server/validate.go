@@ -105,8 +105,8 @@ func (v *violations) backend(b *pb.Backend, at string) {
 		"must be 1 to 10000000, or left out for no limit")
 	v.each(at+".hosts", lowered(b.GetHosts()), func(s string) bool { return len(s) <= 253 && hostPattern.MatchString(s) },
 		"must be a host name without a port; it may begin with *.")
-	v.each(at+".paths", b.GetPaths(), pathPattern.MatchString,
-		"must be a path such as /api: it starts with / and has no blank, quote, backslash, %, #, ? or control character")
+	v.each(at+".paths", b.GetPaths(), func(s string) bool { return pathPattern.MatchString(s) && !strings.Contains(s, "//") },
+		"must be a path such as /api: it starts with / and has no //, blank, quote, backslash, %, #, ? or control character")
 }
 
 // each checks every value of a list, and that none is there twice.
