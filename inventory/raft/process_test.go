@@ -390,7 +390,7 @@ func TestDiskFull(t *testing.T) {
 		t.Skip("it takes root to mount a small disk")
 	}
 	disk := t.TempDir()
-	if err := syscall.Mount("none", disk, "tmpfs", 0, "size=192m"); err != nil {
+	if err := syscall.Mount("none", disk, "tmpfs", 0, "size=64m"); err != nil {
 		t.Skip("no small disk: ", err)
 	}
 	// After the processes' end, which is registered later.
