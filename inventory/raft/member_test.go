@@ -376,3 +376,52 @@ func TestCloseUnderRequests(t *testing.T) {
 		asking.Wait()
 	}
 }
+
+// TestRejectedEntries: a follower's disk fails while the leader has several
+// messages to it under way, time and again. It has all entries soon after.
+func TestRejectedEntries(t *testing.T) {
+	c := newCluster(t, 3)
+	leader := c.leader()
+	i := (leader + 1) % 3
+	ctx, cancel := context.WithCancel(t.Context())
+	var writers sync.WaitGroup
+	for w := range 16 {
+		writers.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				_, _ = c.nodes[leader].Commit(ctx, inventory.Txn{Ops: []inventory.Op{{Key: fmt.Sprint("/w", w), Value: []byte(fmt.Sprint(n))}}})
+			}
+		})
+	}
+	full := errors.New("no space left on device")
+	for range 10 {
+		time.Sleep(100 * time.Millisecond)
+		m := c.nodes[i].member.Load()
+		if m == nil {
+			continue
+		}
+		if m.log.failed.CompareAndSwap(nil, &full) {
+			time.Sleep(20 * time.Millisecond) // in which it rejects what comes
+			m.again.Go(func() { c.nodes[i].reopen(m, full) })
+		}
+		c.eventually("it is open again", func() error {
+			if now := c.nodes[i].member.Load(); now == nil || now == m {
+				return errors.New("it is not")
+			}
+			return nil
+		})
+	}
+	cancel()
+	writers.Wait()
+	want, err := c.nodes[leader].List(t.Context(), "/w")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Without a write that would set it going again.
+	c.eventually("it has all entries", func() error {
+		got := c.nodes[i].member.Load().machine.list("/w")
+		if len(got.KVs) != len(want.KVs) || got.Revision < want.Revision {
+			return fmt.Errorf("revision %d, want %d", got.Revision, want.Revision)
+		}
+		return nil
+	})
+}

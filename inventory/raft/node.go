@@ -278,6 +278,7 @@ type member struct {
 	network    *network
 	trans      *hraft.NetworkTransport
 	disk       *disk
+	log        *failing
 	library    hclog.Logger
 	peers      peers
 	servers    []*grpc.Server
@@ -331,15 +332,19 @@ func (n *Node) start(id *identity) (err error) {
 	m.trans = hraft.NewNetworkTransportWithConfig(&hraft.NetworkTransportConfig{
 		Logger: m.library, Stream: m.network.queues[speakRaft], MaxPool: 4, Timeout: time.Second,
 		MsgpackUseNewTimeFormat: true,
+		// One message at a time to each member, of as many entries as there are. With
+		// more (raft 1.8.0, pipelineReplicate) the leader waits for ever, and that
+		// member gets no entry, once one is rejected while another is under way.
+		MaxRPCsInFlight: 1,
 	})
 	stable := &steady{StableStore: m.disk.log, logger: n.logger, closed: m.ctx.Done()}
 	conf := n.config(id, m.library)
-	log := &failing{WAL: m.disk.log, fail: func(err error) { n.again.Go(func() { n.reopen(m, err) }) }}
+	m.log = &failing{WAL: m.disk.log, fail: func(err error) { n.again.Go(func() { n.reopen(m, err) }) }}
 	if err := m.begin(conf, stable); err != nil {
 		return err
 	}
 	trans := &transport{NetworkTransport: m.trans, member: m, echoes: map[hraft.ServerID]echo{}, echoed: make(chan struct{})}
-	m.raft, err = hraft.NewRaft(conf, fsm{m.machine, m.applied}, log, stable, m.disk.snaps, trans)
+	m.raft, err = hraft.NewRaft(conf, fsm{m.machine, m.applied}, m.log, stable, m.disk.snaps, trans)
 	if err != nil {
 		return fmt.Errorf("starting the store in %s: %w", n.opts.Dir, err)
 	}
