@@ -195,6 +195,7 @@ var bad = []problem{
 	{pool("backend: {rise: -1}"), ":4: pools[0].backend.rise: -1 is out of range: use 1 to 1000"},
 	{pool(`backend: {hosts: ["a\nuse_backend b"]}`), `:4: pools[0].backend.hosts[0]: "a\nuse_backend b" is not a host name: write one without a port, such as shop.example.com or *.example.com`},
 	{pool("backend: {paths: [api]}"), `:4: pools[0].backend.paths[0]: "api" is not a path: write one such as /api`},
+	{pool("backend: {paths: [//]}"), `:4: pools[0].backend.paths[0]: "//" is not a path: write one such as /api`},
 	{pool("policy: {boot_deadline: 0s}"), ":4: pools[0].policy.boot_deadline: 0s is out of range: use 1s to 24h"},
 	{pool("policy: {drain_deadline: 200h}"), ":4: pools[0].policy.drain_deadline: 200h is out of range: use 100ms to 168h"},
 

@@ -19,7 +19,8 @@ var (
 	anyTag   = rapid.OneOf(rapid.StringMatching(`[A-Za-z0-9:_-]{1,20}`), rapid.SampledFrom([]string{"a:", ":a", "-", "--", "---", "-a", "1:30", "_", "1_0", "null", "on"}))
 	anyImage = rapid.OneOf(anySlug, rapid.StringMatching(`[1-9][0-9]{0,17}`))
 	anyKey   = rapid.OneOf(rapid.StringMatching(`[1-9][0-9]{0,17}`), rapid.StringMatching(`[0-9a-f]{2}(:[0-9a-f]{2}){15}`))
-	anyPath  = rapid.StringMatching(`/[a-zA-Z0-9/._~!&()*+,;=:@-]{0,20}`)
+	anyCheck = rapid.StringMatching(`/[a-zA-Z0-9/._~!&()*+,;=:@-]{0,20}`)
+	anyPath  = rapid.StringMatching(`/([a-zA-Z0-9._~!&()*+,;=:@-]{1,6}/?){0,4}`)
 	anyUUID  = rapid.StringMatching(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
 	// anyText is what user data may hold: scripts, YAML, and whatever else.
@@ -61,7 +62,7 @@ func drawPool(t *rapid.T, name string) Pool {
 		},
 		Backend: inventory.Backend{
 			Port: rapid.Uint16().Draw(t, "port"), Balance: maybe(t, "balance", rapid.Just("leastconn")),
-			HealthPath: maybe(t, "health path", anyPath), CheckInterval: anyDuration(t, "check interval", 100*time.Millisecond, time.Hour),
+			HealthPath: maybe(t, "health path", anyCheck), CheckInterval: anyDuration(t, "check interval", 100*time.Millisecond, time.Hour),
 			Fall: rapid.IntRange(0, 1000).Draw(t, "fall"), Rise: rapid.IntRange(0, 1000).Draw(t, "rise"),
 			MaxConn: rapid.IntRange(0, 10_000_000).Draw(t, "maxconn"),
 			Hosts:   anyList(anyHost).Draw(t, "hosts"), Paths: anyList(anyPath).Draw(t, "paths"),
