@@ -18,12 +18,15 @@ build:
 demo: haproxy build
 	bin/doproxy dev
 
-# HAProxy is the one part that comes from the distribution.
+# HAProxy is the one part that comes from the distribution, with curl, which a
+# node's set-up uses.
 haproxy:
-	@PATH=$$PATH:/usr/sbin; if ! command -v haproxy >/dev/null; then \
+	@PATH=$$PATH:/usr/sbin; missing=; \
+	for part in haproxy curl; do command -v $$part >/dev/null || missing="$$missing $$part"; done; \
+	if [ "$$missing" ]; then \
 	  sudo=$$([ $$(id -u) = 0 ] || echo sudo); \
-	  echo "haproxy is missing: installing it with apt-get ($${sudo:-as root})"; \
-	  $$sudo apt-get update -qq && RUNLEVEL=1 $$sudo apt-get install -y -qq --no-install-recommends haproxy; \
+	  echo "installing with apt-get ($${sudo:-as root}), for it is missing:$$missing"; \
+	  $$sudo apt-get update -qq && RUNLEVEL=1 $$sudo apt-get install -y -qq --no-install-recommends $$missing; \
 	fi
 
 test: haproxy build bin/etcd bin/protoc-gen-go bin/protoc-gen-go-grpc bin/grpcurl
