@@ -349,9 +349,9 @@ func (n *Node) start(id *identity) (err error) {
 		return fmt.Errorf("starting the store in %s: %w", n.opts.Dir, err)
 	}
 	trans.raft.Store(m.raft)
-	m.verify = newVerifier(m.raft, trans)
+	m.verify = newVerifier(m.ctx, m.raft, trans)
 	m.serve()
-	for _, work := range []func(){m.network.serve, m.leadWhenElected, m.watchContact, m.noticeSilence, m.register, m.verify.run(m.ctx)} {
+	for _, work := range []func(){m.network.serve, m.leadWhenElected, m.watchContact, m.noticeSilence, m.register, m.verify.run} {
 		m.work.Go(work)
 	}
 	n.member.Store(m)

@@ -11,6 +11,7 @@ import (
 // verifier asks a quorum whether this member leads, once for all who want to
 // know at a time.
 type verifier struct {
+	ctx   context.Context // the member's
 	raft  *hraft.Raft
 	trans *transport
 	asks  chan chan<- verified
@@ -23,35 +24,33 @@ type verified struct {
 	err         error
 }
 
-func newVerifier(r *hraft.Raft, trans *transport) *verifier {
-	return &verifier{raft: r, trans: trans, asks: make(chan chan<- verified, 64)}
+func newVerifier(ctx context.Context, r *hraft.Raft, trans *transport) *verifier {
+	return &verifier{ctx: ctx, raft: r, trans: trans, asks: make(chan chan<- verified, 64)}
 }
 
-func (v *verifier) run(ctx context.Context) func() {
-	return func() {
-		for {
-			var asking []chan<- verified
+func (v *verifier) run() {
+	for {
+		var asking []chan<- verified
+		select {
+		case <-v.ctx.Done():
+			return
+		case a := <-v.asks:
+			asking = append(asking, a)
+		}
+		for more := true; more; {
 			select {
-			case <-ctx.Done():
-				return
 			case a := <-v.asks:
 				asking = append(asking, a)
+			default:
+				more = false
 			}
-			for more := true; more; {
-				select {
-				case a := <-v.asks:
-					asking = append(asking, a)
-				default:
-					more = false
-				}
-			}
-			// What is committed now has all that was answered before the question;
-			// that this member leads must hold after.
-			answer := verified{index: v.raft.CommitIndex()}
-			answer.term, answer.err = v.lead(ctx, time.Now())
-			for _, a := range asking {
-				a <- answer
-			}
+		}
+		// What is committed now has all that was answered before the question;
+		// that this member leads must hold after.
+		answer := verified{index: v.raft.CommitIndex()}
+		answer.term, answer.err = v.lead(time.Now())
+		for _, a := range asking {
+			a <- answer
 		}
 	}
 }
@@ -59,9 +58,9 @@ func (v *verifier) run(ctx context.Context) func() {
 // lead is the term in which this member led at some time after asked. The library
 // alone does not tell (raft 1.8.0): it counts what members without a vote answer,
 // and what others answered to a message of before the question.
-func (v *verifier) lead(ctx context.Context, asked time.Time) (uint64, error) {
+func (v *verifier) lead(asked time.Time) (uint64, error) {
 	for {
-		if err := settled(ctx, v.raft.VerifyLeader()); err != nil {
+		if err := settled(v.ctx, v.raft.VerifyLeader()); err != nil {
 			return 0, fmt.Errorf("%w: %w", errNoLeader, err)
 		}
 		// That has a message sent to each; its answer may be still to come.
@@ -72,8 +71,8 @@ func (v *verifier) lead(ctx context.Context, asked time.Time) (uint64, error) {
 				return term, nil
 			}
 			select {
-			case <-ctx.Done():
-				return 0, ctx.Err()
+			case <-v.ctx.Done():
+				return 0, errClosed
 			case <-more:
 			case <-late:
 				late = nil
@@ -86,19 +85,23 @@ func (v *verifier) ask(ctx context.Context) verified {
 	answer := make(chan verified, 1)
 	select {
 	case v.asks <- answer:
+	case <-v.ctx.Done():
+		return verified{err: errClosed}
 	case <-ctx.Done():
 		return verified{err: ctx.Err()}
 	}
 	select {
 	case a := <-answer:
 		return a
+	case <-v.ctx.Done():
+		return verified{err: errClosed}
 	case <-ctx.Done():
 		return verified{err: ctx.Err()}
 	}
 }
 
 // verifiedIndex is an index that has every write that was answered before the
-// call. The error is errNoLeader or ctx's.
+// call. The error is inventory.ErrUnavailable or ctx's.
 func (l *leading) verifiedIndex(ctx context.Context) (uint64, error) {
 	v := l.verify.ask(ctx)
 	if v.err == nil && v.term != l.term {

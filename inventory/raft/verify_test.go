@@ -7,6 +7,8 @@ import (
 	"time"
 
 	hraft "github.com/hashicorp/raft"
+
+	"github.com/doproxy/doproxy/inventory"
 )
 
 // reads says whether a node answers a linearizable read soon. A leader that
@@ -71,5 +73,34 @@ func TestTermBetween(t *testing.T) {
 	})
 	if _, err := before.verifiedIndex(t.Context()); !errors.Is(err, errNoLeader) {
 		t.Error("a read of the former term is answered:", err)
+	}
+}
+
+// TestReadWhenClosed: a question that is open when the member ends, or that comes
+// after, has the store's error, not that of a context which the asker never had.
+func TestReadWhenClosed(t *testing.T) {
+	c := newCluster(t, 3)
+	leader := c.leader()
+	m := c.nodes[leader].member.Load()
+	l := m.leading.Load()
+	ctx, cancel := context.WithCancel(t.Context())
+	v := newVerifier(ctx, m.raft, m.verify.trans)
+	open := make(chan error, 1)
+	go func() {
+		_, err := v.lead(time.Now().Add(time.Hour)) // none hears of this one
+		open <- err
+	}()
+	time.Sleep(20 * time.Millisecond)
+	cancel()
+	if err := <-open; !errors.Is(err, inventory.ErrUnavailable) {
+		t.Error("while it ends:", err)
+	}
+	if err := c.nodes[leader].Close(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := l.verifiedIndex(ctx); !errors.Is(err, inventory.ErrUnavailable) {
+		t.Error("after its end:", err)
 	}
 }
