@@ -343,7 +343,7 @@ func (n *Node) Lead(ctx context.Context) (*Leadership, error) {
 		case <-changed:
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-n.closed:
+		case <-n.open.Done():
 			return nil, errClosed
 		}
 	}

@@ -87,9 +87,11 @@ type Node struct {
 	logger *slog.Logger
 	client client
 
+	open  context.Context // until Close
+	close context.CancelFunc
+
 	mu     sync.Mutex // held while the member starts, or stops
 	member atomic.Pointer[member]
-	closed chan struct{}
 	// failed is why the member is stopped until its log can be opened again.
 	failed atomic.Pointer[error]
 	again  sync.WaitGroup // those that open it, or end it for good
@@ -107,8 +109,8 @@ var (
 	_ inventory.Leaser = (*Node)(nil)
 )
 
-// Open returns the node. If its directory belongs to a member, that starts; else
-// Init or Join make it one. The caller closes it.
+// Open returns the node. If its directory belongs to a member, that starts, once
+// its disk has room; else Init or Join make it one. The caller closes it.
 func Open(opts Options) (*Node, error) {
 	switch {
 	case opts.Dir == "" || opts.Name == "" || opts.Address == "" || opts.Logger == nil:
@@ -128,7 +130,8 @@ func Open(opts Options) (*Node, error) {
 	if opts.stabilize == 0 {
 		opts.stabilize = 3 * time.Second
 	}
-	n := &Node{opts: opts, logger: opts.Logger, closed: make(chan struct{}), changed: make(chan struct{})}
+	n := &Node{opts: opts, logger: opts.Logger, changed: make(chan struct{})}
+	n.open, n.close = context.WithCancel(context.Background())
 	id, err := readIdentity(opts.Dir)
 	if err != nil {
 		return nil, err
@@ -142,6 +145,17 @@ func Open(opts Options) (*Node, error) {
 		n.logger.Error("this node has no part in the store any more", "because", n.expelled.Load())
 		return n, nil
 	}
+	if id.Node != opts.Name {
+		return nil, fmt.Errorf("%s belongs to node %s and this is %s: set `node` back, or move the directory away and join anew", opts.Dir, id.Node, opts.Name)
+	}
+	if id.Plain != opts.Plain {
+		return nil, fmt.Errorf("raft.plain is %t and the store in %s was begun with %t: set it back", opts.Plain, opts.Dir, id.Plain)
+	}
+	if full := room(opts.Dir); full != nil {
+		n.fail(full)
+		n.again.Go(func() { n.away(id, full) })
+		return n, nil
+	}
 	n.mu.Lock() // so that a disk that fails meanwhile is seen to after
 	defer n.mu.Unlock()
 	if err := n.start(id); err != nil {
@@ -153,60 +167,58 @@ func Open(opts Options) (*Node, error) {
 // Close leaves the others without this member until it is opened again. A
 // leader should step down before.
 func (n *Node) Close() error {
+	n.close() // first: a member that starts may be waiting for its disk
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	select {
-	case <-n.closed:
-		return nil
-	default:
-	}
-	close(n.closed)
 	m := n.member.Swap(nil)
 	n.mu.Unlock()
 	n.again.Wait()
-	n.mu.Lock()
 	if m != nil {
 		return m.stop()
 	}
 	return nil
 }
 
-// reopen stops a member whose disk failed, and starts it when that works. To the
-// others it is away until then.
+// reopen stops a member whose disk failed, and starts it when that works.
 func (n *Node) reopen(m *member, cause error) {
 	n.mu.Lock()
-	if !n.member.CompareAndSwap(m, nil) {
+	if n.member.Load() != m {
 		n.mu.Unlock()
 		return // it is closed, or was never begun
 	}
-	tell := func(why error) { n.failed.Store(&why) }
-	tell(cause)
+	n.fail(cause) // first: without both it would be a member of nothing
+	n.member.Store(nil)
 	n.notify()
 	if err := m.stop(); err != nil {
 		n.logger.Warn("stopping this member", "error", err)
 	}
 	n.mu.Unlock()
+	n.away(m.identity, cause)
+}
+
+// away waits until the disk works, and starts the member. To the others it is
+// away until then.
+func (n *Node) away(id *identity, cause error) {
 	for cause != nil {
-		tell(cause)
+		n.fail(cause)
 		n.logger.Error("cannot write to the store's disk: this member is away until that works", "directory", n.opts.Dir, "error", cause)
 		select {
-		case <-n.closed:
+		case <-n.open.Done():
 			return
 		case <-time.After(time.Second):
 		}
 		if cause = room(n.opts.Dir); cause == nil {
-			cause = n.startAgain(m.identity)
+			cause = n.startAgain(id)
 		}
 	}
 }
 
+func (n *Node) fail(cause error) { n.failed.Store(&cause) }
+
 func (n *Node) startAgain(id *identity) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	select {
-	case <-n.closed:
+	if n.open.Err() != nil {
 		return nil
-	default:
 	}
 	err := n.start(id)
 	if err == nil {
@@ -251,10 +263,8 @@ func (n *Node) changes() <-chan struct{} {
 
 // running is the member, or why there is none.
 func (n *Node) running() (*member, error) {
-	select {
-	case <-n.closed:
+	if n.open.Err() != nil {
 		return nil, errClosed
-	default:
 	}
 	if m := n.member.Load(); m != nil {
 		return m, nil
@@ -296,18 +306,13 @@ type member struct {
 
 // start brings the member of the directory up. n.mu is held, or nobody else has n.
 func (n *Node) start(id *identity) (err error) {
-	if id.Node != n.opts.Name {
-		return fmt.Errorf("%s belongs to node %s and this is %s: set `node` back, or move the directory away and join anew", n.opts.Dir, id.Node, n.opts.Name)
-	}
-	if id.Plain != n.opts.Plain {
-		return fmt.Errorf("raft.plain is %t and the store in %s was begun with %t: set it back", n.opts.Plain, n.opts.Dir, id.Plain)
-	}
 	m := &member{Node: n, identity: id, machine: newMachine(), library: libraryLogger(n.logger)}
-	m.ctx, m.end = context.WithCancel(context.Background())
+	m.ctx, m.end = context.WithCancel(n.open)
 	m.contact.lost = make(chan struct{})
 	m.contact.last = time.Now()
+	up := false
 	defer func() {
-		if err != nil {
+		if !up { // or its disk did not let it until the node was closed: see steady
 			err = errors.Join(err, m.stop())
 		}
 	}()
@@ -324,7 +329,7 @@ func (n *Node) start(id *identity) (err error) {
 		id.Expelled = out.why
 		n.expelled.Store(out)
 		n.logger.Error("this node has no part in the store any more", "because", out)
-		return errors.Join(writeFiles(n.opts.Dir, id.file()), m.stop())
+		return writeFiles(n.opts.Dir, id.file())
 	}
 	if m.disk, err = openDisk(n.opts.Dir, m.library); err != nil {
 		return err
@@ -354,6 +359,7 @@ func (n *Node) start(id *identity) (err error) {
 	for _, work := range []func(){m.network.serve, m.leadWhenElected, m.watchContact, m.noticeSilence, m.register, m.verify.run} {
 		m.work.Go(work)
 	}
+	up = true
 	n.member.Store(m)
 	n.notify()
 	return nil

@@ -3,6 +3,7 @@ package raft
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -386,15 +388,7 @@ func TestBackSoon(t *testing.T) {
 // TestDiskFull: a member whose disk is full is away until there is room. That of
 // a follower disturbs nobody; the leader's makes another lead.
 func TestDiskFull(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("it takes root to mount a small disk")
-	}
-	disk := t.TempDir()
-	if err := syscall.Mount("none", disk, "tmpfs", 0, "size=64m"); err != nil {
-		t.Skip("no small disk: ", err)
-	}
-	// After the processes' end, which is registered later.
-	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
+	disk := smallDisk(t)
 	all := newProcesses(t, func(o *memberOptions) {
 		if o.Name == "lb3" {
 			o.Dir = filepath.Join(disk, o.Name)
@@ -446,6 +440,52 @@ func TestDiskFull(t *testing.T) {
 		w.check()
 		all.same(t)
 	}
+}
+
+// TestFullDiskAtStart: a node that starts with a full disk is up, and says why it
+// has no part in the store; once there is room it has.
+func TestFullDiskAtStart(t *testing.T) {
+	disk := smallDisk(t)
+	c := newCluster(t, 1, func(o *Options) { o.Dir = filepath.Join(disk, o.Name) })
+	if out, err := do(c.nodes[0], Request{Value: "kept"}); err != nil || out.Unknown {
+		t.Fatal(out, err)
+	}
+	ballast := filepath.Join(disk, "ballast")
+	if err := c.nodes[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, ballast)
+	for range 2 { // it also ends when it is told to
+		c.restart(0)
+		if _, err := c.nodes[0].List(t.Context(), "/"); !errors.Is(err, inventory.ErrUnavailable) || !strings.Contains(err.Error(), "0 MB free") {
+			t.Error("with a full disk:", err)
+		}
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("what was written is there", func() error {
+		out, err := do(c.nodes[0], Request{Read: true})
+		if err == nil && out.Value != "kept" {
+			err = fmt.Errorf("%+v", out)
+		}
+		return err
+	})
+}
+
+// smallDisk is a file system of 64 MB.
+func smallDisk(t *testing.T) (dir string) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("it takes root to mount a small disk")
+	}
+	dir = t.TempDir()
+	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=64m"); err != nil {
+		t.Skip("no small disk: ", err)
+	}
+	// After the processes' end, which is registered later.
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	return dir
 }
 
 func fill(t *testing.T, path string) {

@@ -13,10 +13,8 @@ import (
 // vacant refuses a membership beside one that lasts; but for one, if abandon, that
 // is the only one of its store. n.mu is held.
 func (n *Node) vacant(abandon bool) error {
-	select {
-	case <-n.closed:
+	if n.open.Err() != nil {
 		return errClosed
-	default:
 	}
 	if err := n.failed.Load(); err != nil {
 		return inventory.Refuse("node %s is a member of a store already, and cannot write to its disk: %v", n.opts.Name, *err)
