@@ -52,6 +52,18 @@ func BenchmarkStores(b *testing.B) {
 	c.records(10_000)
 }
 
+// BenchmarkLeaderKilled is the row of the leader's death without etcd and its load
+// beside it.
+func BenchmarkLeaderKilled(b *testing.B) {
+	c := &contest{b: b}
+	c.members()
+	var took []time.Duration
+	for range 50 {
+		took = append(took, c.killLeader())
+	}
+	fmt.Printf("the leader's kill -9 to the next write accepted, raft alone, %d times: %s; the longest %s ms\n", len(took), both(took), most(took))
+}
+
 const roundsEach = 3 // in turn, so that what else the machine does meets all alike
 
 type contest struct {
@@ -75,7 +87,14 @@ func newContest(b *testing.B) *contest {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { c.direct.Close() })
+	c.members()
+	return c
+}
 
+// members begins the store of this process's member and two others.
+func (c *contest) members() {
+	b := c.b
+	var err error
 	if c.node, err = Open(Options{
 		Dir: filepath.Join(b.TempDir(), "lb1"), Name: "lb1", Address: freeAddress(b), Plain: true, Version: "test",
 		Logger: slog.New(slog.DiscardHandler), stabilize: 100 * time.Millisecond,
@@ -99,7 +118,6 @@ func newContest(b *testing.B) *contest {
 		c.others = append(c.others, p)
 		c.healthy(i + 2)
 	}
-	return c
 }
 
 func (c *contest) healthy(want int) {
@@ -314,51 +332,60 @@ func (c *contest) followerDies() {
 func most(took []time.Duration) string { return fmt.Sprintf("%.2f", ms(slices.Max(took))) }
 
 // leaderDies prints the time from a leader's death to the first write that is
-// accepted. A write is sent every 5 ms, each on its own.
+// accepted.
 func (c *contest) leaderDies(times int) {
 	var took [2][]time.Duration
-	next := func(s inventory.Store, kill func()) time.Duration {
-		ctx, cancel := context.WithTimeout(c.b.Context(), patience)
-		defer cancel()
-		kill()
-		killed := time.Now()
-		accepted := make(chan time.Time, 1)
-		var all sync.WaitGroup
-		defer all.Wait()
-		for tick := time.NewTicker(5 * time.Millisecond); ; {
-			all.Go(func() {
-				if put(ctx, s, 1) == nil {
-					select {
-					case accepted <- time.Now():
-					default:
-					}
-				}
-			})
-			select {
-			case at := <-accepted:
-				tick.Stop()
-				cancel()
-				return at.Sub(killed)
-			case <-ctx.Done():
-				c.b.Fatal("no write is accepted after the leader's death")
-			case <-tick.C:
-			}
-		}
-	}
 	for range times {
 		dead := c.etcd.Members[c.leads()]
-		took[0] = append(took[0], next(c.store, dead.Kill))
+		took[0] = append(took[0], c.untilAccepted(c.store, dead.Kill))
 		dead.Start(c.b)
 		dead.WaitHealthy(c.b)
 
-		c.lead(false)
-		p := c.others[c.others.leader()]
-		took[1] = append(took[1], next(c.node, p.kill))
-		p.start()
-		c.healthy(3)
+		took[1] = append(took[1], c.killLeader())
 	}
 	row("the leader's kill -9 to the next write accepted", both(took[0]), "", both(took[1]))
 	row("  the longest", most(took[0]), "", most(took[1]))
+}
+
+// killLeader has another process's member lead and kills that, for a while.
+func (c *contest) killLeader() time.Duration {
+	c.lead(false)
+	p := c.others[c.others.leader()]
+	took := c.untilAccepted(c.node, p.kill)
+	p.start()
+	c.healthy(3)
+	return took
+}
+
+// untilAccepted sends a write every 5 ms, each on its own, until one is accepted.
+func (c *contest) untilAccepted(s inventory.Store, kill func()) time.Duration {
+	ctx, cancel := context.WithTimeout(c.b.Context(), patience)
+	defer cancel()
+	kill()
+	killed := time.Now()
+	accepted := make(chan time.Time, 1)
+	var all sync.WaitGroup
+	defer all.Wait()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		all.Go(func() {
+			if put(ctx, s, 1) == nil {
+				select {
+				case accepted <- time.Now():
+				default:
+				}
+			}
+		})
+		select {
+		case at := <-accepted:
+			cancel()
+			return at.Sub(killed)
+		case <-ctx.Done():
+			c.b.Fatal("no write is accepted after the leader's death")
+		case <-tick.C:
+		}
+	}
 }
 
 // records prints what it costs to keep so many droplets' records.

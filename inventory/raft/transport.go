@@ -9,10 +9,8 @@ import (
 	hraft "github.com/hashicorp/raft"
 )
 
-// transport carries the library's messages. To a member that does not answer it
-// gives an entry again and again: the library itself (raft 1.8.0, replicateTo)
-// would leave a member that was away for long without entries for ten seconds
-// after it is back. And it knows who followed this member when.
+// transport carries the library's messages, some again and again where the library
+// would be slow to send them anew, and knows who followed this member when.
 type transport struct {
 	*hraft.NetworkTransport
 	member *member
@@ -32,7 +30,10 @@ type echo struct {
 
 const sendAgain = 100 * time.Millisecond
 
-// AppendEntries implements raft.Transport.
+// AppendEntries implements raft.Transport. To a member that does not answer it
+// gives an entry again and again: the library itself (raft 1.8.0, replicateTo)
+// would leave a member that was away for long without entries for ten seconds
+// after it is back.
 func (t *transport) AppendEntries(id hraft.ServerID, address hraft.ServerAddress, args *hraft.AppendEntriesRequest, answer *hraft.AppendEntriesResponse) error {
 	for {
 		sent := time.Now()
@@ -52,6 +53,30 @@ func (t *transport) AppendEntries(id hraft.ServerID, address hraft.ServerAddress
 		case <-time.After(sendAgain):
 		case <-t.member.ctx.Done():
 			return err
+		}
+	}
+}
+
+// RequestPreVote implements raft.WithPreVote. It asks again for as long as an
+// election may take: who is asked refuses as long as it has not missed the leader
+// itself, and the library (raft 1.8.0, runCandidate) would ask it next after
+// another electionTimeout or two.
+func (t *transport) RequestPreVote(id hraft.ServerID, address hraft.ServerAddress, args *hraft.RequestPreVoteRequest, answer *hraft.RequestPreVoteResponse) error {
+	over := time.After(electionTimeout)
+	for {
+		err := t.NetworkTransport.RequestPreVote(id, address, args, answer)
+		if err != nil || answer.Granted || answer.Term > args.Term {
+			return err
+		}
+		select {
+		case <-time.After(sendAgain):
+		case <-over:
+			return nil
+		case <-t.member.ctx.Done():
+			return nil
+		}
+		if r := t.raft.Load(); r == nil || r.State() != hraft.Candidate || r.CurrentTerm() >= args.Term {
+			return nil
 		}
 	}
 }
