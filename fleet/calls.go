@@ -12,7 +12,7 @@ func (r *run) start(ctx context.Context, now time.Time, d Decision) {
 	deadline := now.Add(r.Settings.CallTimeout)
 	for _, id := range d.Deletes {
 		r.facts.StartDelete(id, now)
-		r.call(ctx, deadline, func(ctx context.Context) func(time.Time) {
+		r.rounds.Call(ctx, deadline, func(ctx context.Context) func(time.Time) {
 			err := r.Cloud.Delete(ctx, id)
 			return func(now time.Time) {
 				r.failed("deleting a droplet", err, "id", id)
@@ -22,7 +22,7 @@ func (r *run) start(ctx context.Context, now time.Time, d Decision) {
 	}
 	for _, id := range d.Gets {
 		r.facts.StartGet(id)
-		r.call(ctx, deadline, func(ctx context.Context) func(time.Time) {
+		r.rounds.Call(ctx, deadline, func(ctx context.Context) func(time.Time) {
 			sent := time.Now()
 			got, err := r.Cloud.Get(ctx, id)
 			return func(now time.Time) {
@@ -33,7 +33,7 @@ func (r *run) start(ctx context.Context, now time.Time, d Decision) {
 	}
 	for _, a := range d.Adopts {
 		r.facts.StartAdopt(a.ID, now)
-		r.call(ctx, deadline, func(ctx context.Context) func(time.Time) {
+		r.rounds.Call(ctx, deadline, func(ctx context.Context) func(time.Time) {
 			err := r.Cloud.Adopt(ctx, a.ID, a.Pool)
 			return func(now time.Time) {
 				r.failed("tagging a droplet", err, "id", a.ID, "pool", a.Pool)
@@ -43,7 +43,7 @@ func (r *run) start(ctx context.Context, now time.Time, d Decision) {
 	}
 	if d.List {
 		r.facts.StartList(now)
-		r.call(ctx, deadline, func(ctx context.Context) func(time.Time) {
+		r.rounds.Call(ctx, deadline, func(ctx context.Context) func(time.Time) {
 			sent := time.Now()
 			all, err := r.Cloud.List(ctx)
 			return func(now time.Time) {
@@ -58,7 +58,7 @@ func (r *run) start(ctx context.Context, now time.Time, d Decision) {
 	}
 	if d.Prices && r.Prices != nil {
 		r.facts.StartPrices(now)
-		r.call(ctx, deadline, func(ctx context.Context) func(time.Time) {
+		r.rounds.Call(ctx, deadline, func(ctx context.Context) func(time.Time) {
 			prices, err := r.Prices.Prices(ctx)
 			return func(now time.Time) {
 				r.failed("asking for the prices", err)
@@ -77,24 +77,11 @@ func (r *run) create(c Create) {
 		return
 	}
 	r.facts.StartCreate(c)
-	r.call(r.creates, deadline, func(ctx context.Context) func(time.Time) {
+	r.rounds.Call(r.creates, deadline, func(ctx context.Context) func(time.Time) {
 		made, err := r.Cloud.Create(ctx, cloud.CreateRequest{Names: c.Names, Pool: c.Pool, Template: c.Template})
 		return func(now time.Time) {
 			r.failed("creating droplets", err, "pool", c.Pool, "names", c.Names)
 			r.facts.EndCreate(c, now, made, err)
-		}
-	})
-}
-
-// call runs do by a deadline and hands what it returns to the loop's goroutine.
-func (r *run) call(ctx context.Context, deadline time.Time, do func(context.Context) func(time.Time)) {
-	r.calls.Go(func() {
-		callCtx, cancel := context.WithDeadline(ctx, deadline)
-		defer cancel()
-		result := do(callCtx)
-		select {
-		case r.results <- result:
-		case <-r.over:
 		}
 	})
 }

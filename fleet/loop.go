@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/doproxy/doproxy/cloud"
@@ -115,13 +114,11 @@ func (l *Loop) Run(ctx context.Context, term Committer, began inventory.Revision
 		Options: l.o,
 		term:    term,
 		facts:   NewFacts(time.Now()),
-		results: make(chan func(now time.Time)),
-		over:    make(chan struct{}),
+		rounds:  election.NewRounds(l.o.Gap, 50*time.Millisecond, 5*time.Second),
 		creates: calls,
 		reached: began,
 	}
-	defer r.calls.Wait()
-	defer close(r.over)
+	defer r.rounds.End()
 	defer stop()
 	defer context.AfterFunc(ctx, func() {
 		if !planned(ctx) {
@@ -131,17 +128,7 @@ func (l *Loop) Run(ctx context.Context, term Committer, began inventory.Revision
 
 	wake, unsubscribe := l.o.Mirror.Subscribe()
 	defer unsubscribe()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for ctx.Err() == nil {
-		started := time.Now()
-		next := r.pass(ctx)
-		earliest := started.Add(l.o.Gap)
-		if r.notBefore.After(earliest) {
-			earliest = r.notBefore
-		}
-		r.rest(ctx, wake, timer, earliest, next)
-	}
+	r.rounds.Run(ctx, wake, r.pass)
 	if planned(ctx) {
 		r.farewell(ctx)
 	}
@@ -164,7 +151,7 @@ func (r *run) farewell(ctx context.Context) {
 	defer cancel()
 	for len(r.facts.creating) > 0 {
 		select {
-		case result := <-r.results:
+		case result := <-r.rounds.Results():
 			result(time.Now())
 		case <-ctx.Done():
 			return
@@ -193,52 +180,11 @@ type run struct {
 	Options
 	term    Committer
 	facts   *Facts
-	calls   sync.WaitGroup
-	results chan func(now time.Time) // what calls brought, to be noted in facts
-	over    chan struct{}            // closed when nobody takes results any more
-	creates context.Context          // of create calls: it may outlive the term by Grace
-	teller  *teller                  // nil before the first pass
-	listErr string                   // of the last list, empty when it went well
-	reached inventory.Revision       // of the last own write: the state must have it
-
-	notBefore time.Time // after a commit that failed
-	failures  int       // commits in a row
-}
-
-// rest waits until something happened or next has come, and in any case until
-// earliest. Results of calls are taken in meanwhile.
-func (r *run) rest(ctx context.Context, wake <-chan struct{}, timer *time.Timer, earliest, next time.Time) {
-	due := false
-	for {
-		now := time.Now()
-		if due && !now.Before(earliest) {
-			return
-		}
-		var alarm <-chan time.Time
-		switch {
-		case due:
-			timer.Reset(earliest.Sub(now))
-			alarm = timer.C
-		case !next.IsZero():
-			timer.Reset(next.Sub(now))
-			alarm = timer.C
-		}
-		heard := wake
-		if due {
-			heard = nil // it is heard already
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-heard:
-			due = true
-		case result := <-r.results:
-			result(time.Now())
-			due = true
-		case <-alarm:
-			due = true
-		}
-	}
+	rounds  *election.Rounds
+	creates context.Context    // of create calls: it may outlive the term by Grace
+	teller  *teller            // nil before the first pass
+	listErr string             // of the last list, empty when it went well
+	reached inventory.Revision // of the last own write: the state must have it
 }
 
 // pass looks, decides and acts once. It returns when to look again at the latest.
@@ -247,9 +193,9 @@ func (r *run) pass(ctx context.Context) (next time.Time) {
 	if err != nil {
 		if ctx.Err() == nil {
 			r.Log.Warn("waiting for the inventory to catch up", "revision", int64(r.reached), "error", err)
-			r.retry()
+			return r.rounds.Failed()
 		}
-		return r.notBefore
+		return time.Time{}
 	}
 	r.facts.Prune(state)
 	now := time.Now()
@@ -261,7 +207,7 @@ func (r *run) pass(ctx context.Context) (next time.Time) {
 		rev, err := r.commit(ctx, g)
 		switch {
 		case err == nil:
-			r.failures, r.notBefore = 0, time.Time{}
+			r.rounds.Succeeded()
 			r.reached = max(r.reached, rev)
 			r.record(g.Events)
 			for _, c := range g.Creates {
@@ -272,23 +218,14 @@ func (r *run) pass(ctx context.Context) (next time.Time) {
 			return time.Time{}
 		case errors.Is(err, inventory.ErrConflict):
 			r.Log.Debug("inventory changed meanwhile", "error", err)
-			r.retry()
-			d.Next = r.notBefore
+			d.Next = r.rounds.Failed()
 		default:
 			// Whether it was written is unknown: the guards of the next try tell.
 			r.Log.Warn("writing to the inventory", "error", err)
-			r.retry()
-			return r.notBefore
+			return r.rounds.Failed()
 		}
 	}
 	return d.Next
-}
-
-// retry holds the next pass back, for longer with each failure in a row.
-func (r *run) retry() {
-	r.failures++
-	delay := min(50*time.Millisecond<<min(r.failures-1, 10), 5*time.Second)
-	r.notBefore = time.Now().Add(delay)
 }
 
 // commit writes a group in one transaction.

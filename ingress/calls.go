@@ -13,7 +13,7 @@ func (r *run) start(ctx context.Context, now time.Time, d Decision) {
 	deadline := now.Add(r.Settings.CallTimeout)
 	for _, a := range d.Assigns {
 		r.facts.StartAssign(a)
-		r.call(ctx, deadline, func(ctx context.Context) func(time.Time) {
+		r.rounds.Call(ctx, deadline, func(ctx context.Context) func(time.Time) {
 			err := r.Reserved.Assign(ctx, a.Address, a.Droplet)
 			return func(now time.Time) {
 				r.failed("assigning a reserved IP", err, "address", a.Address, "node", a.Node, "droplet", a.Droplet)
@@ -23,7 +23,7 @@ func (r *run) start(ctx context.Context, now time.Time, d Decision) {
 	}
 	for _, a := range d.Looks {
 		r.facts.StartLook(a, now)
-		r.call(ctx, deadline, func(ctx context.Context) func(time.Time) {
+		r.rounds.Call(ctx, deadline, func(ctx context.Context) func(time.Time) {
 			sent := time.Now()
 			got, err := r.Reserved.ReservedIP(ctx, a)
 			return func(time.Time) {
@@ -34,7 +34,7 @@ func (r *run) start(ctx context.Context, now time.Time, d Decision) {
 	}
 	if d.List {
 		r.facts.StartList(now)
-		r.call(ctx, deadline, func(ctx context.Context) func(time.Time) {
+		r.rounds.Call(ctx, deadline, func(ctx context.Context) func(time.Time) {
 			sent := time.Now()
 			all, err := r.Reserved.ReservedIPs(ctx)
 			return func(now time.Time) {
@@ -45,7 +45,7 @@ func (r *run) start(ctx context.Context, now time.Time, d Decision) {
 	}
 	for _, n := range d.Names {
 		r.facts.StartRecords(n, now)
-		r.call(ctx, deadline, func(ctx context.Context) func(time.Time) {
+		r.rounds.Call(ctx, deadline, func(ctx context.Context) func(time.Time) {
 			sent := time.Now()
 			all, err := r.DNS.Records(ctx, n.Domain, n.Name)
 			return func(now time.Time) {
@@ -56,7 +56,7 @@ func (r *run) start(ctx context.Context, now time.Time, d Decision) {
 	}
 	for _, c := range d.Deletes {
 		r.facts.StartDelete(c, now)
-		r.call(ctx, deadline, func(ctx context.Context) func(time.Time) {
+		r.rounds.Call(ctx, deadline, func(ctx context.Context) func(time.Time) {
 			err := r.DNS.DeleteRecord(ctx, c.Domain, c.Record.ID)
 			return func(now time.Time) {
 				r.failed("deleting a DNS record", err, "name", c.FQDN, "id", c.Record.ID)
@@ -66,7 +66,7 @@ func (r *run) start(ctx context.Context, now time.Time, d Decision) {
 	}
 	for _, c := range d.TTLs {
 		r.facts.StartTTL(c, now)
-		r.call(ctx, deadline, func(ctx context.Context) func(time.Time) {
+		r.rounds.Call(ctx, deadline, func(ctx context.Context) func(time.Time) {
 			err := r.DNS.SetTTL(ctx, c.Domain, c.Record)
 			return func(now time.Time) {
 				r.failed("setting the TTL of a DNS record", err, "name", c.FQDN, "id", c.Record.ID)
@@ -84,24 +84,11 @@ func (r *run) create(ctx context.Context, c Create) {
 		return
 	}
 	r.facts.StartCreate(c)
-	r.call(ctx, c.Asked.Add(r.Settings.CallTimeout), func(ctx context.Context) func(time.Time) {
+	r.rounds.Call(ctx, c.Asked.Add(r.Settings.CallTimeout), func(ctx context.Context) func(time.Time) {
 		made, err := r.DNS.CreateRecord(ctx, c.Domain, c.wanted())
 		return func(now time.Time) {
 			r.failed("creating a DNS record", err, "name", c.FQDN, "address", c.Address)
 			r.facts.EndCreate(c, now, made, err)
-		}
-	})
-}
-
-// call runs do by a deadline and hands what it returns to the loop's goroutine.
-func (r *run) call(ctx context.Context, deadline time.Time, do func(context.Context) func(time.Time)) {
-	r.calls.Go(func() {
-		callCtx, cancel := context.WithDeadline(ctx, deadline)
-		defer cancel()
-		result := do(callCtx)
-		select {
-		case r.results <- result:
-		case <-r.over:
 		}
 	})
 }

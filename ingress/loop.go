@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"reflect"
-	"sync"
 	"time"
 
 	"github.com/doproxy/doproxy/cloud"
@@ -108,27 +107,15 @@ func (l *Loop) Run(ctx context.Context, term Committer, began inventory.Revision
 		Options: l.o,
 		term:    term,
 		facts:   NewFacts(time.Now()),
-		results: make(chan func(now time.Time)),
-		over:    make(chan struct{}),
+		rounds:  election.NewRounds(l.o.Gap, 20*time.Millisecond, 2*time.Second),
 		stand:   map[string]inventory.Condition{},
 		reached: began,
 	}
-	defer r.calls.Wait()
-	defer close(r.over)
+	defer r.rounds.End()
 
 	wake, unsubscribe := l.o.Mirror.Subscribe()
 	defer unsubscribe()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for ctx.Err() == nil {
-		started := time.Now()
-		next := r.pass(ctx)
-		earliest := started.Add(l.o.Gap)
-		if r.notBefore.After(earliest) {
-			earliest = r.notBefore
-		}
-		r.rest(ctx, wake, timer, earliest, next)
-	}
+	r.rounds.Run(ctx, wake, r.pass)
 	return context.Cause(ctx)
 }
 
@@ -137,52 +124,11 @@ type run struct {
 	Options
 	term    Committer
 	facts   *Facts
-	calls   sync.WaitGroup
-	results chan func(now time.Time)       // what calls brought, to be noted in facts
-	over    chan struct{}                  // closed when nobody takes results any more
+	rounds  *election.Rounds
 	stand   map[string]inventory.Condition // by key
 	news    News                           // as last told
 	told    bool
 	reached inventory.Revision // of the last own write: the state must have it
-
-	notBefore time.Time // after a commit that failed
-	failures  int       // commits in a row
-}
-
-// rest waits until something happened or next has come, and in any case until
-// earliest. Results of calls are taken in meanwhile.
-func (r *run) rest(ctx context.Context, wake <-chan struct{}, timer *time.Timer, earliest, next time.Time) {
-	due := false
-	for {
-		now := time.Now()
-		if due && !now.Before(earliest) {
-			return
-		}
-		var alarm <-chan time.Time
-		switch {
-		case due:
-			timer.Reset(earliest.Sub(now))
-			alarm = timer.C
-		case !next.IsZero():
-			timer.Reset(next.Sub(now))
-			alarm = timer.C
-		}
-		heard := wake
-		if due {
-			heard = nil // it is heard already
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-heard:
-			due = true
-		case result := <-r.results:
-			result(time.Now())
-			due = true
-		case <-alarm:
-			due = true
-		}
-	}
 }
 
 // pass looks, decides and acts once. It returns when to look again at the latest.
@@ -206,7 +152,7 @@ func (r *run) pass(ctx context.Context) (next time.Time) {
 		rev, err := r.commit(ctx, g)
 		switch {
 		case err == nil:
-			r.failures, r.notBefore = 0, time.Time{}
+			r.rounds.Succeeded()
 			r.reached = max(r.reached, rev)
 			r.record(g.Events)
 			for _, c := range g.Creates {
@@ -217,22 +163,14 @@ func (r *run) pass(ctx context.Context) (next time.Time) {
 			return time.Time{}
 		case errors.Is(err, inventory.ErrConflict):
 			r.Log.Debug("inventory changed meanwhile", "error", err)
-			r.retry()
-			d.Next = r.notBefore
+			d.Next = r.rounds.Failed()
 		default:
 			// Whether it was written is unknown: the guards of the next try tell.
 			r.Log.Warn("writing to the inventory", "error", err)
-			r.retry()
-			return r.notBefore
+			return r.rounds.Failed()
 		}
 	}
 	return d.Next
-}
-
-// retry holds the next pass back, for longer with each failure in a row.
-func (r *run) retry() {
-	r.failures++
-	r.notBefore = time.Now().Add(double(20*time.Millisecond, r.failures-1, 2*time.Second))
 }
 
 // commit writes a group in one transaction.

@@ -217,6 +217,8 @@ func (n *Node) Join(ctx context.Context, token string, abandon bool) error {
 			return nil
 		}
 		select {
+		case <-n.open.Done():
+			return errClosed
 		case <-ctx.Done():
 			return fmt.Errorf("%w: this node has joined, and does not reach the leader yet: see `doproxy cluster members` and its log", inventory.ErrUnavailable)
 		case <-time.After(50 * time.Millisecond):
