@@ -12,7 +12,8 @@ import (
 )
 
 // copied says whether a record is taken along, and whether it is bound to a lease
-// in the target too. Who leads and what nodes report is written anew.
+// in the target too. Who leads and what nodes report is written anew; a confirmation
+// holds for an hour, which its copy would begin again, and is asked for again.
 func (m *move) copied(kv inventory.KV) (leased, ok bool) {
 	rest := strings.TrimPrefix(kv.Key, m.Keys.Prefix())
 	switch {
@@ -20,7 +21,7 @@ func (m *move) copied(kv inventory.KV) (leased, ok bool) {
 		return false, false
 	case kv.Lease == 0:
 		return false, true
-	case strings.HasPrefix(rest, "nodes/"):
+	case strings.HasPrefix(rest, "nodes/"), strings.HasPrefix(rest, "confirms/"):
 		return false, false
 	}
 	return true, true

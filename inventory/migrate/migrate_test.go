@@ -74,6 +74,7 @@ func fill(t *testing.T, store migrate.Store) {
 	ops = append(ops,
 		inventory.Op{Key: keys.Leader(), Value: []byte("lb-1"), Lease: lease},
 		inventory.Op{Key: keys.Node("lb-1"), Value: []byte("{}"), Lease: lease},
+		inventory.Op{Key: keys.Confirm("web"), Value: []byte("{}"), Lease: lease},
 		inventory.Op{Key: keys.Event("01"), Value: []byte("{}"), Lease: lease})
 	for len(ops) > 0 {
 		n := min(len(ops), inventory.MaxOps)
@@ -92,7 +93,7 @@ func content(t *testing.T, store migrate.Store) map[string]string {
 	}
 	all := map[string]string{}
 	for _, kv := range l.KVs {
-		if kv.Key != keys.Leader() && kv.Key != keys.Node("lb-1") {
+		if kv.Key != keys.Leader() && kv.Key != keys.Node("lb-1") && kv.Key != keys.Confirm("web") {
 			all[kv.Key] = fmt.Sprint(kv.Lease != 0, string(kv.Value))
 		}
 	}
@@ -137,7 +138,10 @@ func TestThereAndBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, content(t, there), want)
-	if r.Records != 301 || r.LeftOut != 2 || r.Digest == "" {
+	if kv, err := inventory.Get(t.Context(), there, keys.Confirm("web")); err != nil || kv.Mod != 0 {
+		t.Errorf("a confirmation lives on: %+v, %v", kv, err)
+	}
+	if r.Records != 301 || r.LeftOut != 3 || r.Digest == "" {
 		t.Errorf("the result is %+v", r)
 	}
 	if _, err := inventory.EnsureMeta(t.Context(), here, keys); !errors.Is(err, inventory.ErrMoved) {

@@ -109,7 +109,7 @@ func (c *cluster) join(i int) {
 	c.Helper()
 	ctx, cancel := context.WithTimeout(c.Context(), patience)
 	defer cancel()
-	if err := c.nodes[i].Join(ctx, c.token(), false); err != nil {
+	if err := c.nodes[i].Join(ctx, c.token(), false, nil); err != nil {
 		c.Fatal(err)
 	}
 	c.voters(i + 1)

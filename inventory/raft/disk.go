@@ -176,6 +176,7 @@ func room(dir string) error {
 // more is written; fail is called once, to have the log opened again.
 type failing struct {
 	*wal.WAL
+	before func() // of tests
 	fail   func(error)
 	failed atomic.Pointer[error]
 }
@@ -183,6 +184,9 @@ type failing struct {
 func (f *failing) do(write func() error) error {
 	if err := f.failed.Load(); err != nil {
 		return *err
+	}
+	if f.before != nil {
+		f.before()
 	}
 	err := write()
 	if err != nil && f.failed.CompareAndSwap(nil, &err) {

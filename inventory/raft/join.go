@@ -7,7 +7,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -84,6 +87,11 @@ func (n *Node) Init(ctx context.Context) (cluster string, err error) {
 // begin looks whether the log is what the identity says, and begins a store's
 // first log.
 func (m *member) begin(conf *hraft.Config, stable hraft.StableStore) error {
+	if m.Founder && !m.Begun {
+		if err := m.beginAnew(stable); err != nil {
+			return err
+		}
+	}
 	has, err := hraft.HasExistingState(m.disk.log, stable, m.disk.snaps)
 	if err == nil && m.Begun {
 		// A snapshot alone is not enough: the votes are with the log.
@@ -103,6 +111,16 @@ func (m *member) begin(conf *hraft.Config, stable hraft.StableStore) error {
 		}}})
 	}
 	return nil
+}
+
+// beginAnew clears what a founder has that was ended between the two writes of
+// the library's BootstrapCluster: a term, and no log. Nobody else knew of it.
+func (m *member) beginAnew(stable hraft.StableStore) error {
+	last, _, err := m.disk.last()
+	if err != nil || last > 0 {
+		return err
+	}
+	return stable.SetUint64([]byte("CurrentTerm"), 0)
 }
 
 // mark writes down that the log has begun.
@@ -167,8 +185,9 @@ func (n *Node) Token(ctx context.Context, ttl time.Duration) (token string, expi
 
 // Join makes this node a member of the store that the token is of. It returns
 // when the member has what the others have. With abandon, a store of which this
-// node is the only member is given up for it.
-func (n *Node) Join(ctx context.Context, token string, abandon bool) error {
+// node is the only member is given up for it. left, if not nil, is called when
+// nothing of a former store is to be read any more, and nothing of this one yet.
+func (n *Node) Join(ctx context.Context, token string, abandon bool, left func()) error {
 	t, err := pki.ParseToken(token)
 	if err != nil {
 		return inventory.Refuse("%s", err)
@@ -197,6 +216,13 @@ func (n *Node) Join(ctx context.Context, token string, abandon bool) error {
 		return err
 	}
 	if err := n.vacate(); err != nil {
+		return err
+	}
+	if left != nil {
+		left()
+	}
+	// Of an init that ended before there was an identity: it is not this store's.
+	if err := os.Remove(filepath.Join(n.opts.Dir, caKeyFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := n.savePeers(t.Addresses); err != nil {

@@ -27,6 +27,9 @@ type machine struct {
 	term     uint64 // of the last entry applied
 	leases   map[inventory.LeaseID]*lease
 	sessions map[uint64]*session
+	// contested: who led in a former term may not have noticed its end. Nobody has
+	// bound a key to a term since, which is not done before it must have.
+	contested bool
 
 	// broken is why no entry can be applied any more.
 	broken error
@@ -86,13 +89,12 @@ func (m *machine) apply(index, term uint64, c *storev1.Command, now time.Time) *
 		return &storev1.Answer{}
 	}
 	m.index = index
-	contested := false
 	if term > m.term {
-		contested = m.endTerm(term)
+		m.endTerm(term)
 	}
 	a := m.once(c, now)
 	if c.GetBegin() != nil {
-		a.Contested, a.Term = contested, term
+		a.Contested, a.Term = m.contested, term
 	}
 	m.wake()
 	return a
@@ -105,16 +107,15 @@ func (m *machine) wake() {
 
 // endTerm deletes what lived as long as an earlier term. It comes before the
 // first entry of the later one: an ended leader's entry finds its fence gone.
-func (m *machine) endTerm(term uint64) (contested bool) {
+func (m *machine) endTerm(term uint64) {
 	m.term = term
 	for id, l := range m.leases {
 		if id < 0 {
-			contested = contested || len(l.keys) > 0
+			m.contested = m.contested || len(l.keys) > 0
 			m.end(id)
 		}
 	}
 	m.leases[TermLease(term)] = &lease{keys: map[string]struct{}{}}
-	return contested
 }
 
 func (m *machine) once(c *storev1.Command, now time.Time) *storev1.Answer {
@@ -258,6 +259,7 @@ func (m *machine) change(ops []inventory.Op) {
 		}
 		if op.Lease != 0 {
 			m.leases[op.Lease].keys[op.Key] = struct{}{}
+			m.contested = m.contested && op.Lease > 0
 		}
 		keys.Insert(key, kv)
 		changes = append(changes, inventory.Change{KV: kv})

@@ -59,14 +59,14 @@ func TestMembership(t *testing.T) {
 	_, err := c.nodes[0].Init(ctx)
 	refused(t, "a second init", err, "already")
 	token := c.token()
-	if err := c.nodes[1].Join(ctx, token, false); err != nil {
+	if err := c.nodes[1].Join(ctx, token, false, nil); err != nil {
 		t.Fatal(err)
 	}
-	refused(t, "a token used twice", c.nodes[2].Join(ctx, token, false), "not known")
-	refused(t, "a token cut short", c.nodes[2].Join(ctx, token[:len(token)-3], false), "cut short")
-	refused(t, "a member that joins", c.nodes[1].Join(ctx, c.token(), false), "already")
+	refused(t, "a token used twice", c.nodes[2].Join(ctx, token, false, nil), "not known")
+	refused(t, "a token cut short", c.nodes[2].Join(ctx, token[:len(token)-3], false, nil), "cut short")
+	refused(t, "a member that joins", c.nodes[1].Join(ctx, c.token(), false, nil), "already")
 	c.join(2)
-	refused(t, "a name that is taken", c.nodes[3].Join(ctx, c.token(), false), "alive")
+	refused(t, "a name that is taken", c.nodes[3].Join(ctx, c.token(), false, nil), "alive")
 	if left, err := os.ReadDir(c.opts[3].Dir); len(left) > 0 {
 		t.Errorf("a join that was refused left %v (%v)", left, err)
 	}
@@ -100,7 +100,7 @@ func TestMembership(t *testing.T) {
 		again, _, err = c.nodes[(gone+1)%3].Token(ctx, time.Hour)
 		return err
 	})
-	if err := c.nodes[gone].Join(ctx, again, false); err != nil {
+	if err := c.nodes[gone].Join(ctx, again, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	c.voters(3)
@@ -143,7 +143,7 @@ func TestEmptiedDisk(t *testing.T) {
 		token, _, err = c.nodes[(lost+1)%3].Token(t.Context(), time.Hour)
 		return err
 	})
-	if err := n.Join(t.Context(), token, false); err != nil {
+	if err := n.Join(t.Context(), token, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	c.voters(3)
@@ -194,7 +194,7 @@ func TestRecover(t *testing.T) {
 		}
 		return nil
 	})
-	if err := c.nodes[1].Join(t.Context(), c.token(), false); err != nil {
+	if err := c.nodes[1].Join(t.Context(), c.token(), false, nil); err != nil {
 		t.Fatal(err)
 	}
 	c.voters(2)

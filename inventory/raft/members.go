@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/doproxy/doproxy/inventory"
+	"github.com/doproxy/doproxy/inventory/raft/pki"
 	storev1 "github.com/doproxy/doproxy/proto/doproxy/store/v1"
 )
 
@@ -141,8 +142,13 @@ func (l *leading) settle() error {
 	if err != nil {
 		return err
 	}
-	if err := l.change(l.ctx, inventory.Op{Key: caCertKey, Value: cert}, inventory.Op{Key: caKeyKey, Value: key}); err != nil {
-		return err
+	if valueOf(l.machine.list(caKeyKey), caKeyKey) == nil {
+		if _, err := pki.ParseAuthority(cert, key); err != nil {
+			return fmt.Errorf("%s: %w", at, err)
+		}
+		if err := l.change(l.ctx, inventory.Op{Key: caCertKey, Value: cert}, inventory.Op{Key: caKeyKey, Value: key}); err != nil {
+			return err
+		}
 	}
 	return os.Remove(at)
 }
@@ -363,11 +369,12 @@ func (s memberService) StepDown(context.Context, *storev1.StepDownRequest) (*sto
 func (l *leading) stepDown() error { return l.transfer(false) }
 
 // transfer hands the leadership to a voter that keeps up; with onlyAble, to one
-// whose agent may lead, or to none. They were asked just before: to one that is
-// away the library would not hand on, but might wait for it for as long as it is,
-// and take no writes meanwhile.
+// whose agent may lead, or to none. They were asked just before, and have followed:
+// to one that is away, or has a disk that hangs, the library (raft 1.8.0,
+// leadershipTransfer) would not hand on, but might wait for it for as long as it
+// is, and take no writes meanwhile; tried twice, for ever.
 func (l *leading) transfer(onlyAble bool) error {
-	var able, others []*storev1.MemberState
+	var able, others, slow []*storev1.MemberState
 	ctx, cancel := context.WithTimeout(l.ctx, l.opts.Timeout)
 	defer cancel()
 	members := l.probe(ctx)
@@ -377,7 +384,9 @@ func (l *leading) transfer(onlyAble bool) error {
 		if s.Leader || !s.Voter || !s.Healthy {
 			continue
 		}
-		if r := l.recordOf(hraft.ServerID(s.Id)); r != nil && r.NeverLead {
+		if !l.verify.trans.follows(hraft.ServerID(s.Id)) {
+			slow = append(slow, s)
+		} else if r := l.recordOf(hraft.ServerID(s.Id)); r != nil && r.NeverLead {
 			others = append(others, s)
 		} else {
 			able = append(able, s)
@@ -386,7 +395,10 @@ func (l *leading) transfer(onlyAble bool) error {
 	if !onlyAble {
 		able = append(able, others...)
 	}
-	if len(able) == 0 {
+	switch {
+	case len(able) == 0 && len(slow) > 0:
+		return fmt.Errorf("%w: no other voter that may lead keeps up: %s does not", inventory.ErrUnavailable, slow[0].Node)
+	case len(able) == 0:
 		return inventory.Refuse("no other voter is there to lead")
 	}
 	var errs error

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -40,14 +41,17 @@ type network struct {
 	closed chan struct{}
 	once   sync.Once
 
-	strangers chan struct{} // one for each connection that has not proved who it is
-	mu        sync.Mutex
-	known     map[net.Conn]string // whose certificate each open connection was made with
+	mu    sync.Mutex
+	known map[net.Conn]string // whose certificate each open connection was made with
+	// strangers are the connections that have not proved whose they are, oldest
+	// first.
+	strangers []*sorted
 }
 
 // maxStrangers is how many connections may be open at a time that have not proved
-// who they are. More are closed.
-const maxStrangers = 100
+// whose they are, and maxOfOne how many of them from one address. For one more the
+// oldest is closed: a member proves itself before it comes to that.
+const maxStrangers, maxOfOne = 100, 20
 
 func listen(address, advertised string, dialer func(context.Context, string) (net.Conn, error)) (*network, error) {
 	listener, err := net.Listen("tcp", address)
@@ -63,7 +67,7 @@ func listen(address, advertised string, dialer func(context.Context, string) (ne
 		dialer = dialTCP
 	}
 	n := &network{listener: listener, address: advertised, dialer: dialer, closed: make(chan struct{}), queues: map[byte]*queue{},
-		strangers: make(chan struct{}, maxStrangers), known: map[net.Conn]string{}}
+		known: map[net.Conn]string{}}
 	for _, kind := range []byte{speakRaft, speakMember, speakJoin, outcast} {
 		n.queues[kind] = &queue{network: n, conns: make(chan net.Conn)}
 	}
@@ -85,20 +89,53 @@ func (n *network) serve() {
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
-		select {
-		case n.strangers <- struct{}{}:
-			left := sync.OnceFunc(func() { <-n.strangers })
-			go n.sort(&sorted{Conn: conn, closed: left}, left)
-		default:
-			conn.Close()
+		s := &sorted{Conn: conn, raw: conn}
+		s.closed = func() { n.leave(s) }
+		n.enter(s)
+		go n.sort(s)
+	}
+}
+
+// enter makes a connection a stranger's.
+func (n *network) enter(conn *sorted) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.strangers = append(n.strangers, conn)
+	of := func(s *sorted) string { return hostOf(s.raw) }
+	same := 0
+	for _, s := range n.strangers {
+		if of(s) == of(conn) {
+			same++
 		}
 	}
+	switch {
+	case same > maxOfOne:
+		i := slices.IndexFunc(n.strangers, func(s *sorted) bool { return of(s) == of(conn) })
+		n.strangers[i].raw.Close()
+		n.strangers = slices.Delete(n.strangers, i, i+1)
+	case len(n.strangers) > maxStrangers:
+		n.strangers[0].raw.Close()
+		n.strangers = slices.Delete(n.strangers, 0, 1)
+	}
+}
+
+// leave is for one that has proved itself, or is closed.
+func (n *network) leave(conn *sorted) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.strangers = slices.DeleteFunc(n.strangers, func(s *sorted) bool { return s == conn })
+}
+
+func hostOf(conn net.Conn) string {
+	host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
+	return host
 }
 
 // sorted is a connection that came in. Its RemoteAddr is a caller if it is known
 // whose it is.
 type sorted struct {
 	net.Conn
+	raw    net.Conn // below TLS
 	caller string
 	closed func() // may be called again
 }
@@ -142,9 +179,8 @@ func (n *network) cut() {
 	}
 }
 
-// sort gives a connection to who speaks what it wants. proved is called when it is
-// no stranger's any more.
-func (n *network) sort(conn *sorted, proved func()) {
+// sort gives a connection to who speaks what it wants.
+func (n *network) sort(conn *sorted) {
 	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout))
 	known, banned := true, false
 	if n.server != nil {
@@ -160,7 +196,7 @@ func (n *network) sort(conn *sorted, proved func()) {
 		if known && !banned {
 			conn.caller = id
 			conn.closed = func() {
-				proved()
+				n.leave(conn)
 				n.mu.Lock()
 				defer n.mu.Unlock()
 				delete(n.known, conn)
@@ -184,8 +220,8 @@ func (n *network) sort(conn *sorted, proved func()) {
 		conn.Close()
 		return
 	}
-	if known && n.server != nil || kind[0] != speakJoin {
-		proved()
+	if !banned && (known && n.server != nil || kind[0] != speakJoin) {
+		n.leave(conn)
 	}
 	select {
 	case q.conns <- conn:

@@ -47,8 +47,10 @@ type Options struct {
 	// Timeout of one call. Default DefaultTimeout.
 	Timeout time.Duration
 
-	// Of tests: how others are dialed, and how soon a snapshot is due.
+	// Of tests: how others are dialed, what each write to the log waits for, and
+	// how soon a snapshot is due.
 	dial            func(ctx context.Context, address string) (net.Conn, error)
+	write           func()
 	snapshotEntries uint64
 	stabilize       time.Duration
 }
@@ -344,16 +346,20 @@ func (n *Node) start(id *identity) (err error) {
 	})
 	stable := &steady{StableStore: m.disk.log, logger: n.logger, closed: m.ctx.Done()}
 	conf := n.config(id, m.library)
-	m.log = &failing{WAL: m.disk.log, fail: func(err error) { n.again.Go(func() { n.reopen(m, err) }) }}
+	m.log = &failing{WAL: m.disk.log, before: n.opts.write, fail: func(err error) { n.again.Go(func() { n.reopen(m, err) }) }}
 	if err := m.begin(conf, stable); err != nil {
 		return err
 	}
-	trans := &transport{NetworkTransport: m.trans, member: m, echoes: map[hraft.ServerID]echo{}, echoed: make(chan struct{})}
+	trans := &transport{NetworkTransport: m.trans, member: m,
+		echoes: map[hraft.ServerID]echo{}, echoed: make(chan struct{}), answered: map[hraft.ServerID]time.Time{}}
 	m.raft, err = hraft.NewRaft(conf, fsm{m.machine, m.applied}, m.log, stable, m.disk.snaps, trans)
 	if err != nil {
 		return fmt.Errorf("starting the store in %s: %w", n.opts.Dir, err)
 	}
 	trans.raft.Store(m.raft)
+	if err := m.forgetRecovery(); err != nil {
+		return err
+	}
 	m.verify = newVerifier(m.ctx, m.raft, trans)
 	m.serve()
 	for _, work := range []func(){m.network.serve, m.leadWhenElected, m.watchContact, m.noticeSilence, m.register, m.verify.run} {

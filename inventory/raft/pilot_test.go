@@ -40,7 +40,7 @@ func (c *cluster) members(ask, voters, followers int) {
 func TestSixMembers(t *testing.T) {
 	c := newCluster(t, 5)
 	c.add(5)
-	if err := c.nodes[5].Join(t.Context(), c.token(), false); err != nil {
+	if err := c.nodes[5].Join(t.Context(), c.token(), false, nil); err != nil {
 		t.Fatal(err)
 	}
 	c.put(5, "/a", "b") // which it forwards
@@ -129,7 +129,7 @@ func TestTokens(t *testing.T) {
 	tls := func(o *Options) { o.Plain = false }
 	c, other := newCluster(t, 1, tls), newCluster(t, 1, tls)
 	c.add(1, tls)
-	join := func(token string) error { return c.nodes[1].Join(t.Context(), token, false) }
+	join := func(token string) error { return c.nodes[1].Join(t.Context(), token, false, nil) }
 	parsed := func(token string) pki.Token {
 		p, err := pki.ParseToken(token)
 		if err != nil {

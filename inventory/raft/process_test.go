@@ -86,7 +86,7 @@ func (r *Remote) Form(token string, _ *None) (err error) {
 		_, err = r.n.Init(ctx)
 		return err
 	}
-	return r.n.Join(ctx, token, false)
+	return r.n.Join(ctx, token, false, nil)
 }
 
 func (r *Remote) Token(_ None, token *string) (err error) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	hraft "github.com/hashicorp/raft"
 )
@@ -83,6 +84,20 @@ func recovery(dir, address string, logger *slog.Logger) (r Remains, err error) {
 		return r, fmt.Errorf("recovering the store in %s: %w", dir, err)
 	}
 	return r, nil
+}
+
+// forgetRecovery is for a recovery that ended before it had changed anything but
+// the identity: those whom it was to leave out are members still.
+func (m *member) forgetRecovery() error {
+	unfinished := slices.ContainsFunc(m.raft.GetConfiguration().Configuration().Servers, func(s hraft.Server) bool {
+		return slices.Contains(m.Recovered, string(s.ID))
+	})
+	if !unfinished {
+		return nil
+	}
+	m.logger.Warn("a recovery of the store was begun here and did not end: nothing is left out")
+	m.Recovered = nil
+	return writeFiles(m.opts.Dir, m.identity.file())
 }
 
 // last is the last entry of the log, or of the snapshot if that is all.

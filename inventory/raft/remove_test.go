@@ -132,7 +132,7 @@ func TestRecoverUnknown(t *testing.T) {
 		token, _, err = c.nodes[1].Token(t.Context(), time.Hour)
 		return err
 	})
-	if err := late.Join(t.Context(), token, false); err != nil {
+	if err := late.Join(t.Context(), token, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	for range 50 {
@@ -218,7 +218,7 @@ func TestRecoveredAlone(t *testing.T) {
 				c.restart(i) // it stays so
 				c.told(i)
 			}
-			if err := c.nodes[1].Join(t.Context(), c.token(), false); err != nil {
+			if err := c.nodes[1].Join(t.Context(), c.token(), false, nil); err != nil {
 				t.Fatal(err)
 			}
 			c.voters(2)

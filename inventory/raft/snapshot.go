@@ -181,6 +181,7 @@ func (f fsm) Restore(from io.ReadCloser) error {
 	f.keys, f.revision, f.index, f.term = m.keys, m.revision, m.index, m.term
 	f.leases, f.sessions, f.broken = m.leases, m.sessions, nil
 	f.history, f.compacted = nil, m.compacted
+	f.contested = true // it is not in the snapshot
 	f.wake()
 	return nil
 }

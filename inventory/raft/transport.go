@@ -1,6 +1,7 @@
 package raft
 
 import (
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,10 +16,27 @@ type transport struct {
 	*hraft.NetworkTransport
 	member *member
 	raft   atomic.Pointer[hraft.Raft]
+	// asked is since when the library owes this member an answer, in nanoseconds;
+	// 0 if it owes none.
+	asked atomic.Int64
 
-	mu     sync.Mutex
-	echoes map[hraft.ServerID]echo
-	echoed chan struct{} // closed, and replaced, with each
+	mu       sync.Mutex
+	echoes   map[hraft.ServerID]echo
+	echoed   chan struct{}                // closed, and replaced, with each
+	answered map[hraft.ServerID]time.Time // what is no heartbeat: with its disk
+}
+
+// hangsAfter is how long the library may owe an answer. It waits for the disk in
+// the same goroutine.
+const hangsAfter = time.Second
+
+// errHangs: heartbeats, which the library sends from goroutines of their own, would
+// keep a leader leading that has a disk which hangs, and does nothing any more.
+var errHangs = errors.New("this member's disk hangs")
+
+func (t *transport) hangs() bool {
+	asked := t.asked.Load()
+	return asked != 0 && time.Since(time.Unix(0, asked)) > hangsAfter
 }
 
 // echo is when the last message was sent that a server took as one of the leader
@@ -36,15 +54,14 @@ const sendAgain = 100 * time.Millisecond
 // after it is back.
 func (t *transport) AppendEntries(id hraft.ServerID, address hraft.ServerAddress, args *hraft.AppendEntriesRequest, answer *hraft.AppendEntriesResponse) error {
 	for {
+		if t.hangs() {
+			return errHangs
+		}
 		sent := time.Now()
 		err := t.NetworkTransport.AppendEntries(id, address, args, answer)
 		heartbeat := args.PrevLogEntry == 0 && len(args.Entries) == 0
-		if err == nil && heartbeat && answer.Success {
-			t.mu.Lock()
-			t.echoes[id] = echo{args.Term, sent}
-			close(t.echoed)
-			t.echoed = make(chan struct{})
-			t.mu.Unlock()
+		if err == nil {
+			t.note(id, args.Term, sent, heartbeat, answer.Success)
 		}
 		if err == nil || heartbeat || !t.owes(id, address, args.Term) {
 			return err
@@ -55,6 +72,27 @@ func (t *transport) AppendEntries(id hraft.ServerID, address hraft.ServerAddress
 			return err
 		}
 	}
+}
+
+// note is of an answer to what was sent to a server.
+func (t *transport) note(id hraft.ServerID, term uint64, sent time.Time, heartbeat, success bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !heartbeat {
+		t.answered[id] = time.Now()
+	} else if success {
+		t.echoes[id] = echo{term, sent}
+		close(t.echoed)
+		t.echoed = make(chan struct{})
+	}
+}
+
+// follows says whether a server has answered lately with its disk, which hears of
+// the leader every commitTimeout.
+func (t *transport) follows(id hraft.ServerID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return time.Since(t.answered[id]) < electionTimeout
 }
 
 // RequestPreVote implements raft.WithPreVote. It asks again for as long as an

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -107,7 +109,7 @@ func TestRemovedWhileAway(t *testing.T) {
 		token, _, err = c.nodes[leader].Token(t.Context(), time.Hour)
 		return err
 	})
-	if err := c.nodes[away].Join(t.Context(), token, false); err != nil {
+	if err := c.nodes[away].Join(t.Context(), token, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	c.voters(3)
@@ -150,7 +152,7 @@ func TestSessionOfAnotherStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	x.told(2)
-	if err := move.Join(t.Context(), y.token(), false); err != nil {
+	if err := move.Join(t.Context(), y.token(), false, nil); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 20 {
@@ -178,4 +180,44 @@ func TestAddressOfAnotherStore(t *testing.T) {
 	if why := x.nodes[0].expelled.Load(); why != nil {
 		t.Error(why)
 	}
+}
+
+// TestStrangers: connections that say nothing, as many as there may be, do not keep
+// a member out.
+func TestStrangers(t *testing.T) {
+	c := newCluster(t, 3, secured)
+	a := c.leader()
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer cancel()
+	for i := range 2 * maxStrangers {
+		all.Go(func() {
+			from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i%8))}}
+			for ctx.Err() == nil {
+				if conn, err := from.DialContext(ctx, "tcp", c.opts[a].Address); err == nil {
+					end := context.AfterFunc(ctx, func() { conn.Close() })
+					_, _ = conn.Read(make([]byte, 1))
+					end()
+					conn.Close()
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(100 * time.Millisecond):
+				}
+			}
+		})
+	}
+	b := (a + 1) % 3
+	c.eventually("they are there", func() error {
+		n := c.nodes[a].member.Load().network
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if len(n.strangers) < maxStrangers*9/10 {
+			return fmt.Errorf("%d are", len(n.strangers))
+		}
+		return nil
+	})
+	c.restart(b)
+	c.put(b, "/a", "1")
 }

@@ -90,9 +90,13 @@ func setAside(dir string) (aside string, err error) {
 // it for its own.
 func (n *Node) empty() error {
 	for _, name := range []string{identityFile, walDir, snapshotDir} {
-		if _, err := os.Stat(filepath.Join(n.opts.Dir, name)); err == nil {
-			return inventory.Refuse("%s has a member's data (%s): restart the agent to go on with it, or move it away first", n.opts.Dir, name)
+		if _, err := os.Stat(filepath.Join(n.opts.Dir, name)); err != nil {
+			continue
 		}
+		if name == identityFile {
+			return inventory.Refuse("%s has a member's data: restart the agent to go on with it, or move the directory away first", n.opts.Dir)
+		}
+		return inventory.Refuse("%s has what is left of a former member (%s): move the directory away first", n.opts.Dir, name)
 	}
 	return nil
 }
@@ -102,6 +106,8 @@ func (n *Node) undo(m *member) error {
 	n.member.Store(nil)
 	n.notify()
 	err := m.stop()
+	// First what makes it a member: what is left of the rest is nobody's.
+	err = errors.Join(err, os.Remove(filepath.Join(n.opts.Dir, identityFile)))
 	all, readErr := os.ReadDir(n.opts.Dir)
 	err = errors.Join(err, readErr)
 	for _, e := range all {

@@ -60,7 +60,10 @@ func (v *verifier) run() {
 // and what others answered to a message of before the question.
 func (v *verifier) lead(asked time.Time) (uint64, error) {
 	for {
-		if err := settled(v.ctx, v.raft.VerifyLeader()); err != nil {
+		v.trans.asked.Store(time.Now().UnixNano())
+		err := settled(v.ctx, v.raft.VerifyLeader())
+		v.trans.asked.Store(0)
+		if err != nil {
 			return 0, fmt.Errorf("%w: %w", errNoLeader, err)
 		}
 		// That has a message sent to each; its answer may be still to come.

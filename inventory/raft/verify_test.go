@@ -24,7 +24,7 @@ func (c *cluster) reads(i int) error {
 func TestVoteless(t *testing.T) {
 	c := newCluster(t, 5)
 	c.add(5)
-	if err := c.nodes[5].Join(t.Context(), c.token(), false); err != nil {
+	if err := c.nodes[5].Join(t.Context(), c.token(), false, nil); err != nil {
 		t.Fatal(err)
 	}
 	c.members(0, 5, 1)

@@ -2,10 +2,14 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"maps"
+	"os"
 	"slices"
 
 	"github.com/doproxy/doproxy/cloud/digitalocean"
+	"github.com/doproxy/doproxy/cmd/doproxy/internal/config"
 	"github.com/doproxy/doproxy/inventory"
 	"github.com/doproxy/doproxy/inventory/raft"
 )
@@ -45,11 +49,16 @@ func (j joiner) Init(ctx context.Context, force bool) (string, error) {
 }
 
 // Join implements server.StoreAdmin. The cluster of the store that it joins is the
-// node's from then on, whatever it knew.
+// node's from then on, whatever it knew and whether or not the join comes to its end.
 func (j joiner) Join(ctx context.Context, token string, abandon bool) error {
-	err := j.Node.Join(ctx, token, abandon)
-	if err == nil {
+	return j.Node.Join(ctx, token, abandon, func() {
+		if j.agent.cfg.Store != config.StoreRaft {
+			return // the inventory is not in it yet
+		}
 		j.agent.mirror.Expect()
-	}
-	return err
+		// For an agent that ends before it has read the new one.
+		if err := os.Rename(j.agent.savedPath(), j.agent.savedPath()+".former"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			j.agent.logger.Error("cannot set the former inventory aside", "error", err)
+		}
+	})
 }

@@ -77,7 +77,7 @@ func TestRecoverCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := lb2.open(t)
-	if err := second.Join(t.Context(), token, false); err != nil {
+	if err := second.Join(t.Context(), token, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, node := range []*raft.Node{first, second} {
