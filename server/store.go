@@ -167,7 +167,7 @@ func (s *Server) JoinStore(ctx context.Context, req *pb.JoinStoreRequest) (*pb.J
 	case len(token) > maxToken:
 		return nil, invalid("token", len(token), fmt.Sprintf("bytes are too many: at most %d", maxToken))
 	}
-	if st := s.mirror.State(); req.GetAbandon() && st.Err == nil && len(st.Droplets) > 0 {
+	if st := s.mirror.State(); req.GetAbandon() && st.Err == nil && len(st.Droplets) > 0 && s.alone(ctx, admin) {
 		return nil, storeRefused(s.node, fmt.Sprintf("the store that node %s alone is has %d droplets, which nobody would look after: scale its pools to 0 first", s.node, len(st.Droplets)))
 	}
 	err = changeStore(ctx, joinTimeout, "store", "look (doproxy cluster members) before asking again, with a new token", func(ctx context.Context) error {
@@ -182,6 +182,12 @@ func (s *Server) JoinStore(ctx context.Context, req *pb.JoinStoreRequest) (*pb.J
 		resp.Membership = MembershipToProto(m)
 	}
 	return resp, nil
+}
+
+// alone says whether this node is its store's only member.
+func (s *Server) alone(ctx context.Context, admin StoreAdmin) bool {
+	m, err := s.members(ctx, admin)
+	return err == nil && len(m.Members) == 1
 }
 
 // CreateJoinToken implements pb.StoreServiceServer. One whose answer is lost is

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -14,12 +15,18 @@ import (
 
 // Migrator moves the inventory between the stores while it is used.
 type Migrator interface {
-	// Migrate moves it from one store to the other, each "etcd" or "raft", and
-	// tells for people what it does. When ctx ends it stops where it is, and from
-	// stays whole: called again it goes on; with abort it gives up. Errors are as
-	// those of StoreAdmin. progress may be called by several goroutines, and not
-	// after the return.
-	Migrate(ctx context.Context, from, to string, abort bool, progress func(string)) (MigrateResult, error)
+	// Migrate moves it from one store to the other, and tells for people what it
+	// does. When ctx ends it stops where it is, and from stays whole: called again it
+	// goes on. Errors are as those of StoreAdmin. progress may be called by several
+	// goroutines, and not after the return.
+	Migrate(ctx context.Context, m Migration, progress func(string)) (MigrateResult, error)
+}
+
+// Migration is what is to be done.
+type Migration struct {
+	From, To string // each "etcd" or "raft"
+	Abort    bool   // give up one that was begun
+	Force    bool   // with Abort: without To, if that does not answer
 }
 
 // MigrateResult is what came of a migration.
@@ -32,6 +39,9 @@ type MigrateResult struct {
 
 // MigrateStore implements pb.StoreServiceServer.
 func (s *Server) MigrateStore(req *pb.MigrateStoreRequest, stream grpc.ServerStreamingServer[pb.MigrateStoreResponse]) error {
+	if s.migrator == nil && s.storeAdmin != nil {
+		return storeRefused(s.node, fmt.Sprintf("node %s has no etcd beside the integrated store: set etcd.endpoints in its doproxy.yml and restart its agent, or ask a node that has both", s.node))
+	}
 	if s.migrator == nil {
 		return errNoRaft
 	}
@@ -39,6 +49,7 @@ func (s *Server) MigrateStore(req *pb.MigrateStoreRequest, stream grpc.ServerStr
 	var v violations
 	v.check(storeKind(from), "from", from, "must be the store that has the inventory: "+storeKinds)
 	v.check(storeKind(to), "to", to, "must be the other store: "+storeKinds)
+	v.check(req.GetAbort() || !req.GetForce(), "force", true, "is for abort alone: leave it out")
 	v.check(from != to || !storeKind(to), "to", to, "must be the other store: it is that of from")
 	if err := v.err(); err != nil {
 		return err
@@ -67,7 +78,7 @@ func (s *Server) MigrateStore(req *pb.MigrateStoreRequest, stream grpc.ServerStr
 		begin = "giving up the move from " + from + " to " + to
 	}
 	tell(begin) // at once: who waits for the first answer knows that it began
-	res, err := s.migrator.Migrate(ctx, from, to, req.GetAbort(), tell)
+	res, err := s.migrator.Migrate(ctx, Migration{From: from, To: to, Abort: req.GetAbort(), Force: req.GetForce()}, tell)
 	switch {
 	case err != nil && errors.Is(context.Cause(ctx), errShuttingDown):
 		return stopped(from, to)

@@ -242,8 +242,8 @@ type migrator struct {
 	asked string
 }
 
-func (m *migrator) Migrate(ctx context.Context, from, to string, abort bool, progress func(string)) (server.MigrateResult, error) {
-	m.asked = fmt.Sprintf("%s %s %t", from, to, abort)
+func (m *migrator) Migrate(ctx context.Context, do server.Migration, progress func(string)) (server.MigrateResult, error) {
+	m.asked = fmt.Sprintf("%s %s %t", do.From, do.To, do.Abort)
 	progress("copied 12 records")
 	if m.wait {
 		<-ctx.Done()
@@ -295,5 +295,25 @@ func TestMigrate(t *testing.T) {
 	wantProblem(t, err, codes.Unavailable, server.ReasonShuttingDown)
 	if err == nil || !strings.Contains(err.Error(), "stops where it is") {
 		t.Errorf("it tells that it goes on: %v", err)
+	}
+}
+
+// TestAbandonBesideOthers: only a node that is alone in its store is told to scale
+// its pools to 0 before it gives that up.
+func TestAbandonBesideOthers(t *testing.T) {
+	for members, refused := range map[int]bool{1: true, 3: false} {
+		admin := &storeAdmin{members: []inventory.StoreMember{voter("lb1", true), voter("lb2", true), voter("lb3", true)}[:members]}
+		c := newCluster(t, 1)
+		c.apply(webPool())
+		c.serving(2)
+		c.options = server.Options{StoreAdmin: admin}
+		n := c.start("lb2")
+		_, err := pb.NewStoreServiceClient(n.conn).JoinStore(t.Context(), &pb.JoinStoreRequest{Token: "secret", Abandon: true})
+		if refused {
+			wantProblem(t, err, codes.FailedPrecondition, server.ReasonStoreRefused)
+		}
+		if asked := len(admin.calls) > 0; asked == refused {
+			t.Errorf("%d members: the store is asked: %t, %v", members, asked, err)
+		}
 	}
 }

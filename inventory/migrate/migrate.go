@@ -27,6 +27,8 @@ type Options struct {
 	// true: longer than any call to a store takes. Default DefaultSettle.
 	Settle   time.Duration
 	Progress func(string) // may be nil
+	// Lost has Abort not need the target.
+	Lost bool
 }
 
 // DefaultSettle is more than the stores' own timeout of a call.

@@ -220,6 +220,54 @@ func TestAbort(t *testing.T) {
 	}
 }
 
+// TestTargetLost: the target is gone for good while changes are held up.
+func TestTargetLost(t *testing.T) {
+	from, to := migrate.Store(inventorytest.NewMemory()), &flaky{Store: inventorytest.NewMemory(), left: 1 << 30}
+	lost := func(lost bool) {
+		to.mu.Lock()
+		defer to.mu.Unlock()
+		to.left = 1 << 30
+		if lost {
+			to.left = 0
+		}
+	}
+	fill(t, from)
+	o := options(from, to)
+	o.Settle = time.Hour
+	ctx, cancel := context.WithCancel(t.Context())
+	o.Progress = func(line string) {
+		if strings.Contains(line, "held up") {
+			lost(true)
+			cancel()
+		}
+	}
+	if _, err := migrate.Run(ctx, o); err == nil {
+		t.Fatal("the move ended well")
+	}
+	o.Progress = nil
+	if err := migrate.Abort(t.Context(), o); !errors.Is(err, inventory.ErrUnavailable) || !strings.Contains(err.Error(), "--force") {
+		t.Errorf("without the target: %v", err)
+	}
+	if _, err := inventory.EnsureMeta(t.Context(), from, keys); !errors.Is(err, inventory.ErrMoved) {
+		t.Errorf("the source is in use again: %v", err)
+	}
+	o.Lost = true
+	if err := migrate.Abort(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := inventory.EnsureMeta(t.Context(), from, keys); err != nil {
+		t.Errorf("the source says %v", err)
+	}
+	lost(false) // it was not lost: what was begun there is no inventory
+	if err := migrate.Abort(t.Context(), o); err != nil {
+		t.Errorf("what is left there is not taken away: %v", err)
+	}
+	o.Settle = time.Millisecond
+	if _, err := migrate.Run(t.Context(), o); err != nil {
+		t.Errorf("another move: %v", err)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	from, to := migrate.Store(inventorytest.NewMemory()), migrate.Store(inventorytest.NewMemory())
 	refused := func(what string, o migrate.Options) {

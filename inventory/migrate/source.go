@@ -104,7 +104,8 @@ func (m *move) thaw(ctx context.Context, run string) error {
 }
 
 // Abort puts the source back into use and takes the copy away, if the target is
-// not whole.
+// not whole. With Lost and a target that does not answer, it is the caller who knows
+// that it is not in use.
 func Abort(ctx context.Context, o Options) error {
 	m := newMove(o)
 	// As it was before the claim: by whom it is frozen then can hand over no more.
@@ -117,6 +118,11 @@ func Abort(ctx context.Context, o Options) error {
 	}
 	there, err := m.lookAtTarget(ctx)
 	switch {
+	case err != nil && m.Lost && m.meta.Moved != nil:
+		m.tell("%s does not answer: %s is put back into use without it", m.ToName, m.FromName)
+		return m.thaw(ctx, run)
+	case errors.Is(err, inventory.ErrUnavailable) && m.meta.Moved != nil:
+		return fmt.Errorf("%w; if it is lost for good, --abort --force goes on without it", err)
 	case err != nil:
 		return err
 	case there.whole():

@@ -1,6 +1,7 @@
 package raft
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -14,6 +15,8 @@ type contact struct {
 	last time.Time
 	lost chan struct{}
 	gone bool
+	// moved is closed, and replaced, when another leads.
+	moved chan struct{}
 }
 
 const lostAfter = 3 * time.Second
@@ -25,8 +28,9 @@ func (c *contact) isLost() <-chan struct{} {
 }
 
 func (m *member) watchContact() {
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	var led hraft.ServerID
 	for {
 		select {
 		case <-m.ctx.Done():
@@ -34,6 +38,10 @@ func (m *member) watchContact() {
 		case <-tick.C:
 		}
 		_, leader := m.raft.LeaderWithID()
+		if leader != "" && leader != led {
+			led = leader
+			m.contact.tell()
+		}
 		c := &m.contact
 		c.mu.Lock()
 		switch {
@@ -48,6 +56,41 @@ func (m *member) watchContact() {
 		}
 		c.mu.Unlock()
 	}
+}
+
+// tell ends what waits for the former leader.
+func (c *contact) tell() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.moved)
+	c.moved = make(chan struct{})
+}
+
+func (c *contact) change() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.moved
+}
+
+// whileLed is ctx until another member than id leads: the one asked may hang, or be
+// cut off, and whoever leads now answers.
+func (m *member) whileLed(ctx context.Context, id hraft.ServerID) (context.Context, context.CancelFunc) {
+	ctx, end := context.WithCancel(ctx)
+	go func() {
+		for {
+			moved := m.contact.change()
+			if _, now := m.raft.LeaderWithID(); now != id && now != "" {
+				end()
+				return
+			}
+			select {
+			case <-moved:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, end
 }
 
 // rank is how many of the voters that follow come before this member.

@@ -204,7 +204,7 @@ func (n *Node) Join(ctx context.Context, token string, abandon bool, left func()
 		return err
 	}
 	id := &identity{ID: n.opts.Name + "-" + randomHex(4), Node: n.opts.Name, Cluster: t.Cluster, Plain: n.opts.Plain}
-	request := &storev1.JoinRequest{TokenId: t.ID, Secret: t.Secret, Node: n.opts.Name, Address: n.opts.Address, Id: id.ID}
+	request := &storev1.JoinRequest{TokenId: t.ID, Secret: t.Secret, Node: n.opts.Name, Address: n.opts.Address, Id: id.ID, Inventory: n.opts.Inventory}
 	var key []byte
 	if !id.Plain {
 		if key, request.Csr, err = pki.NewRequest(id.ID); err != nil {
@@ -246,7 +246,7 @@ func (n *Node) Join(ctx context.Context, token string, abandon bool, left func()
 		case <-n.open.Done():
 			return errClosed
 		case <-ctx.Done():
-			return fmt.Errorf("%w: this node has joined, and does not reach the leader yet: see `doproxy cluster members` and its log", inventory.ErrUnavailable)
+			return fmt.Errorf("%w: this node has joined, and has nothing from the leader yet: can the other members reach it at raft.address %s? Their logs tell", inventory.ErrUnavailable, n.opts.Address)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -321,6 +321,9 @@ func (m *member) letJoin(ctx context.Context, r *storev1.JoinRequest) (*storev1.
 	hash := pki.Token{Secret: r.Secret}.Hash()
 	if token.Mod == 0 || time.Now().UnixMilli() > known.ExpiresMs || subtle.ConstantTimeCompare([]byte(hash), []byte(known.Hash)) != 1 {
 		return nil, errToken
+	}
+	if r.Inventory != m.opts.Inventory && r.Inventory != "" && m.opts.Inventory != "" {
+		return nil, inventory.Refuse("node %s is of cluster %q, and this store is that of cluster %q: set `cluster: %[3]s` in the node's doproxy.yml and restart its agent", r.Node, r.Inventory, m.opts.Inventory)
 	}
 	if err := m.newcomer(r, l); err != nil {
 		return nil, err

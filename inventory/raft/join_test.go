@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -117,8 +119,8 @@ func TestKeyOfAnother(t *testing.T) {
 			_ = c.nodes[0].StepDown(t.Context())
 			return errNoLeader
 		}
-		if l.pilot.Load() == nil { // which comes after settle
-			return errors.New("not yet")
+		if _, err := os.Stat(filepath.Join(c.opts[1].Dir, caKeyFile)); err == nil {
+			return errors.New("it has the key yet")
 		}
 		return nil
 	})
@@ -186,5 +188,38 @@ func TestRecoverCutShort(t *testing.T) {
 	c.voters(3)
 	if again, err := readIdentity(c.opts[0].Dir); err != nil || len(again.Recovered) > 0 {
 		t.Errorf("it still leaves out %v, %v", again.Recovered, err)
+	}
+}
+
+// TestOtherCluster: a node that is configured for another cluster is not let in; it
+// could come to lead, and nobody would act.
+func TestOtherCluster(t *testing.T) {
+	c := newCluster(t, 1, func(o *Options) { o.Inventory = "shop" })
+	c.add(1, func(o *Options) { o.Inventory = "blog" })
+	token := c.token()
+	refused(t, "another cluster", c.nodes[1].Join(t.Context(), token, false, nil), `"shop"`)
+	c.opts[1].Inventory = "shop"
+	c.restart(1)
+	if err := c.nodes[1].Join(t.Context(), token, false, nil); err != nil {
+		t.Error("with the right one, and the same token:", err)
+	}
+}
+
+// TestSecondAgent: a second agent on a member's directory, with another address,
+// is refused before it tells the others of that.
+func TestSecondAgent(t *testing.T) {
+	c := newCluster(t, 2)
+	o := c.opts[1]
+	o.Address = freeAddress(t)
+	if n, err := Open(o); err == nil {
+		n.Close()
+		t.Error("there are two of it")
+	}
+	all, err := c.nodes[0].Members(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := all.Members[1]; got.Address != c.opts[1].Address {
+		t.Errorf("it is looked for at %s, and is at %s", got.Address, c.opts[1].Address)
 	}
 }

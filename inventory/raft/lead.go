@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	hraft "github.com/hashicorp/raft"
-	autopilot "github.com/hashicorp/raft-autopilot"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -28,9 +26,8 @@ type leading struct {
 	announce  announcer
 
 	admitting sync.Mutex // one at a time
-	pilot     atomic.Pointer[autopilot.Autopilot]
-	seen      sync.Map // by server id
-	health    sync.Map // by server id
+	seen      sync.Map   // by server id
+	health    sync.Map   // by server id
 
 	mu     sync.Mutex
 	acting context.Context // nil before the first proof that nobody else can lead

@@ -101,7 +101,6 @@ func (l *leading) administer() {
 	a := autopilot.New(pilotRaft{l.raft, l}, p, autopilot.WithLogger(l.library), autopilot.WithPromoter(new(promoter)),
 		autopilot.WithUpdateInterval(interval), autopilot.WithReconcileInterval(interval))
 	a.Start(l.ctx)
-	l.pilot.Store(a)
 	<-l.ctx.Done()
 	a.Stop()
 }
@@ -203,12 +202,9 @@ func (s memberService) ListMembers(ctx context.Context, _ *storev1.ListMembersRe
 	return l.list(ctx), nil
 }
 
-// list is the members with what autopilot knows of them.
+// list is the members as they are now.
 func (l *leading) list(ctx context.Context) *storev1.ListMembersResponse {
-	members, known := l.describe()
-	if !known {
-		l.ask(ctx, members)
-	}
+	members := l.probe(ctx)
 	voters, healthy := 0, 0
 	for _, s := range members {
 		if s.Voter {
@@ -221,60 +217,38 @@ func (l *leading) list(ctx context.Context) *storev1.ListMembersResponse {
 	return &storev1.ListMembersResponse{Members: members, Tolerates: int32(max(0, healthy-(voters/2+1)))}
 }
 
-// describe is the members, by id. known is whether autopilot has come to all of
-// them, which it has not at the begin of a term.
-func (l *leading) describe() (all []*storev1.MemberState, known bool) {
-	servers := map[hraft.ServerID]*autopilot.ServerState{}
-	if a := l.pilot.Load(); a != nil && a.GetState() != nil {
-		servers = a.GetState().Servers
-	}
-	known = true
+// probe asks all members: what autopilot knows is of some time ago. They are by id.
+func (l *leading) probe(ctx context.Context) []*storev1.MemberState {
+	var all []*storev1.MemberState
+	var work sync.WaitGroup
 	for _, s := range l.raft.GetConfiguration().Configuration().Servers {
 		x := &storev1.MemberState{
 			Id: string(s.ID), Node: l.nodeOf(s.ID), Address: string(s.Address),
 			Leader: string(s.ID) == l.ID, Voter: s.Suffrage == hraft.Voter, Behind: -1,
 		}
-		if v, ok := l.seen.Load(s.ID); ok {
-			x.Version, x.Behind = v.(seen).version, v.(seen).behind
-		}
-		if state := servers[s.ID]; state == nil {
-			known = false
-		} else {
-			x.Healthy = state.Health.Healthy
-		}
-		if h, ok := l.health.Load(s.ID); ok && !h.(health).since.IsZero() {
-			x.SinceMs = h.(health).since.UnixMilli()
-		}
-		if v, ok := l.seen.Load(s.ID); ok && !x.Healthy { // it is silent, and lacks all that came since
-			x.Behind = max(0, int64(l.raft.LastIndex())-int64(v.(seen).index))
-		}
-		if x.Leader {
-			x.Healthy, x.Behind, x.Version = true, 0, l.opts.Version
-		}
 		all = append(all, x)
-	}
-	slices.SortFunc(all, func(a, b *storev1.MemberState) int { return strings.Compare(a.Id, b.Id) })
-	return all, known
-}
-
-// ask finds out which members are healthy now.
-func (l *leading) ask(ctx context.Context, members []*storev1.MemberState) {
-	var work sync.WaitGroup
-	for _, s := range members {
-		work.Go(func() {
-			p, err := l.progressOf(ctx, hraft.Server{ID: hraft.ServerID(s.Id), Address: hraft.ServerAddress(s.Address)})
-			s.Healthy = err == nil && p.Id == s.Id && p.LastIndex+maxBehind >= l.raft.LastIndex()
-		})
+		work.Go(func() { l.look(ctx, s, x) })
 	}
 	work.Wait()
+	slices.SortFunc(all, func(a, b *storev1.MemberState) int { return strings.Compare(a.Id, b.Id) })
+	return all
 }
 
-// probe is the members with their health of now: what autopilot knows is of some
-// time ago.
-func (l *leading) probe(ctx context.Context) []*storev1.MemberState {
-	all, _ := l.describe()
-	l.ask(ctx, all)
-	return all
+// look fills in how a server is now, and since when.
+func (l *leading) look(ctx context.Context, s hraft.Server, x *storev1.MemberState) {
+	behind := func(index uint64) int64 { return max(0, int64(l.raft.LastIndex())-int64(index)) }
+	if p, err := l.progressOf(ctx, s); err == nil && p.Id == x.Id {
+		x.Version, x.Behind = p.Version, behind(p.LastIndex)
+		x.Healthy = x.Leader || x.Behind <= maxBehind
+	} else if v, ok := l.seen.Load(s.ID); ok { // it is silent, and lacks all that came since
+		x.Version, x.Behind = v.(seen).version, behind(v.(seen).index)
+	}
+	if h, ok := l.health.Load(s.ID); ok && !h.(health).since.IsZero() {
+		x.SinceMs = h.(health).since.UnixMilli()
+		if h.(health).healthy != x.Healthy { // autopilot is about to see it
+			x.SinceMs = time.Now().UnixMilli()
+		}
+	}
 }
 
 // maxBehind is how many entries a healthy member may lack.

@@ -33,7 +33,10 @@ type Options struct {
 	Dir     string // the member's alone; it holds keys
 	Name    string // the node's
 	Address string // host:port, where the other members reach this one
-	Listen  string // default Address
+	// Inventory names what the store is to keep: a node that names another is not
+	// let in. Empty is any.
+	Inventory string
+	Listen    string // default Address
 	// Plain is without TLS, for loopback. It holds for the whole cluster.
 	Plain bool
 	// NeverLead: this node must not act as leader; it hands the store's
@@ -310,7 +313,7 @@ type member struct {
 func (n *Node) start(id *identity) (err error) {
 	m := &member{Node: n, identity: id, machine: newMachine(), library: libraryLogger(n.logger)}
 	m.ctx, m.end = context.WithCancel(n.open)
-	m.contact.lost = make(chan struct{})
+	m.contact.lost, m.contact.moved = make(chan struct{}), make(chan struct{})
 	m.contact.last = time.Now()
 	up := false
 	defer func() {
@@ -327,14 +330,14 @@ func (n *Node) start(id *identity) (err error) {
 		}
 	}
 	m.network.banned = m.banned
+	if m.disk, err = openDisk(n.opts.Dir, m.library); err != nil {
+		return err
+	}
 	if out := m.outBeforehand(); out != nil {
 		id.Expelled = out.why
 		n.expelled.Store(out)
 		n.logger.Error("this node has no part in the store any more", "because", out)
 		return writeFiles(n.opts.Dir, id.file())
-	}
-	if m.disk, err = openDisk(n.opts.Dir, m.library); err != nil {
-		return err
 	}
 	m.trans = hraft.NewNetworkTransportWithConfig(&hraft.NetworkTransportConfig{
 		Logger: m.library, Stream: m.network.queues[speakRaft], MaxPool: 4, Timeout: time.Second,

@@ -68,27 +68,27 @@ func (p *peers) close() {
 	}
 }
 
-// leader is the member that leads, if it is another that is known.
-func (m *member) leader() (storev1.MemberServiceClient, error) {
+// call asks the leader, if it is another that is known. asked says whether the
+// question may have reached it.
+func call[T any](ctx context.Context, m *member, do func(context.Context, storev1.MemberServiceClient) (T, error)) (answer T, asked bool, err error) {
 	address, id := m.raft.LeaderWithID()
 	if id == "" || string(id) == m.ID {
-		return nil, errNoLeader
+		return answer, false, errNoLeader
 	}
-	return m.peer(string(address))
-}
-
-// call asks the leader. asked says whether the question may have reached it.
-func call[T any](ctx context.Context, m *member, do func(context.Context, storev1.MemberServiceClient) (T, error)) (answer T, asked bool, err error) {
-	leader, err := m.leader()
+	leader, err := m.peer(string(address))
 	if err != nil {
 		return answer, false, err
 	}
-	answer, err = do(ctx, leader)
-	if err == nil {
+	callCtx, end := m.whileLed(ctx, id)
+	defer end()
+	answer, err = do(callCtx, leader)
+	switch {
+	case err == nil:
 		return answer, true, nil
-	}
-	if ctx.Err() != nil {
+	case ctx.Err() != nil:
 		return answer, true, ctx.Err()
+	case callCtx.Err() != nil:
+		return answer, true, fmt.Errorf("%w: another member leads by now", inventory.ErrUnavailable)
 	}
 	err = peerError(err)
 	return answer, !errors.Is(err, errNoLeader), err

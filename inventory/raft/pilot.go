@@ -64,7 +64,7 @@ func (p *pilot) FetchServerStats(ctx context.Context, servers map[hraft.ServerID
 				if string(id) == p.ID {
 					stats.LastContact = 0
 				}
-				p.seen.Store(id, seen{r.Version, r.LastIndex, max(0, int64(p.raft.LastIndex())-int64(r.LastIndex))})
+				p.seen.Store(id, seen{r.Version, r.LastIndex})
 			}
 			stats = p.hear(id, stats)
 			mu.Lock()
@@ -98,7 +98,6 @@ func (p *pilot) hear(id hraft.ServerID, now *autopilot.ServerStats) *autopilot.S
 type seen struct {
 	version string
 	index   uint64 // of its log's last entry
-	behind  int64  // then
 }
 
 func (p *pilot) KnownServers() map[hraft.ServerID]*autopilot.Server {

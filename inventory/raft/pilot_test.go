@@ -216,3 +216,25 @@ func TestRemoveKeepsQuorum(t *testing.T) {
 		t.Errorf("%s, %v", kv.Value, err)
 	}
 }
+
+// TestMembersOfNow: a member that has just died is not shown as healthy, whatever
+// was heard of it a moment ago.
+func TestMembersOfNow(t *testing.T) {
+	c := newCluster(t, 3)
+	dead := (c.leader() + 1) % 3
+	if err := c.nodes[dead].Close(); err != nil {
+		t.Fatal(err)
+	}
+	all, err := c.nodes[(dead+1)%3].Members(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range all.Members {
+		if alive := m.Node != c.opts[dead].Name; m.Healthy != alive {
+			t.Errorf("%s is healthy: %t", m.Node, m.Healthy)
+		}
+	}
+	if all.Tolerates != 0 {
+		t.Errorf("%d more may die", all.Tolerates)
+	}
+}

@@ -356,6 +356,38 @@ func (all processes) same(t *testing.T) {
 	}
 }
 
+// TestStoppedLeader: a change that was sent to a leader which hangs is sent again
+// as soon as another leads.
+func TestStoppedLeader(t *testing.T) {
+	all := newProcesses(t)
+	leader := all.leader()
+	asked, other := all[(leader+1)%3], all[(leader+2)%3]
+	var sent time.Time
+	if err := asked.call("Stamped", 1, &sent); err != nil {
+		t.Fatal(err)
+	}
+	all[leader].signal(syscall.SIGSTOP)
+	at := time.Now()
+	led := make(chan time.Duration, 1)
+	go func() {
+		for {
+			for _, p := range []*process{asked, other} {
+				if leads := false; p.call("Leads", None{}, &leads) == nil && leads {
+					led <- time.Since(at)
+					return
+				}
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	err := asked.call("Stamped", 1, &sent)
+	took := time.Since(at)
+	if known := <-led; err != nil || took > 3*known {
+		t.Errorf("another led after %s, and the change was done after %s: %v", known, took, err)
+	}
+	all[leader].signal(syscall.SIGCONT)
+}
+
 // TestBackSoon: the longer a member is away, the less often the library tries to
 // send it entries.
 func TestBackSoon(t *testing.T) {

@@ -21,7 +21,7 @@ type Remains struct {
 }
 
 // errNothing: there is no member in the directory.
-var errNothing = errors.New("there is no member's data")
+var errNothing = errors.New("there is no member's data to recover from: recover on another node, and have this one join anew (doproxy cluster join)")
 
 // Inspect tells what a directory has. Its agent must not run.
 func Inspect(dir string, logger *slog.Logger) (Remains, error) {

@@ -852,7 +852,10 @@ type MigrateStoreRequest struct {
 	// The other one. Required.
 	To string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
 	// Give up a migration that was begun: from keeps the inventory.
-	Abort         bool `protobuf:"varint,3,opt,name=abort,proto3" json:"abort,omitempty"`
+	Abort bool `protobuf:"varint,3,opt,name=abort,proto3" json:"abort,omitempty"`
+	// With abort: even if the store moved to does not answer. Only if no agent is
+	// set to use that, nor will be as it is.
+	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -904,6 +907,13 @@ func (x *MigrateStoreRequest) GetTo() string {
 func (x *MigrateStoreRequest) GetAbort() bool {
 	if x != nil {
 		return x.Abort
+	}
+	return false
+}
+
+func (x *MigrateStoreRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
 	}
 	return false
 }
@@ -1536,11 +1546,12 @@ const file_doproxy_v1_store_service_proto_rawDesc = "" +
 	"\x0fStepDownRequest\"6\n" +
 	"\x10StepDownResponse\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\tR\x02to\"O\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"e\n" +
 	"\x13MigrateStoreRequest\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12\x14\n" +
-	"\x05abort\x18\x03 \x01(\bR\x05abort\"m\n" +
+	"\x05abort\x18\x03 \x01(\bR\x05abort\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05force\"m\n" +
 	"\x14MigrateStoreResponse\x12\x1c\n" +
 	"\bprogress\x18\x01 \x01(\tH\x00R\bprogress\x12/\n" +
 	"\x06result\x18\x02 \x01(\v2\x15.doproxy.v1.MigrationH\x00R\x06resultB\x06\n" +

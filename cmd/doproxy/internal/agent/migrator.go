@@ -13,10 +13,10 @@ import (
 type migrator struct{ *agent }
 
 // Migrate implements server.Migrator.
-func (m *migrator) Migrate(ctx context.Context, from, to string, abort bool, progress func(string)) (server.MigrateResult, error) {
+func (m *migrator) Migrate(ctx context.Context, do server.Migration, progress func(string)) (server.MigrateResult, error) {
 	by := map[string]migrate.Store{config.StoreEtcd: m.stores.etcd, config.StoreRaft: m.stores.raft}
-	o := migrate.Options{From: by[from], To: by[to], FromName: from, ToName: to, Keys: m.keys, Progress: progress}
-	if abort {
+	o := migrate.Options{From: by[do.From], To: by[do.To], FromName: do.From, ToName: do.To, Keys: m.keys, Progress: progress, Lost: do.Force}
+	if do.Abort {
 		return server.MigrateResult{}, migrate.Abort(ctx, o)
 	}
 	r, err := migrate.Run(ctx, o)
@@ -26,8 +26,8 @@ func (m *migrator) Migrate(ctx context.Context, from, to string, abort bool, pro
 	return server.MigrateResult{
 		Records: r.Records, Digest: r.Digest, Held: r.Held,
 		Next: []string{
-			fmt.Sprintf("On every node set `store: %s` in doproxy.yml and restart the agent; until then it serves what it has and changes nothing.", to),
-			fmt.Sprintf("When all is well, take the %s block out of doproxy.yml.", from),
+			fmt.Sprintf("On every node set `store: %s` in doproxy.yml and restart the agent; until then it serves what it has and changes nothing.", do.To),
+			fmt.Sprintf("When all is well, take the %s block out of doproxy.yml.", do.From),
 		},
 	}, nil
 }

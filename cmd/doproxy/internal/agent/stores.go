@@ -45,7 +45,7 @@ func openStores(cfg *config.Config, version string, logger *slog.Logger) (*store
 	}
 	if cfg.Raft != nil {
 		s.raft, err = raft.Open(raft.Options{
-			Dir: RaftDir(cfg), Name: cfg.Node, Address: cfg.Raft.Address, Listen: cfg.Raft.Listen, Plain: cfg.Raft.Plain,
+			Dir: RaftDir(cfg), Name: cfg.Node, Inventory: cfg.Cluster, Address: cfg.Raft.Address, Listen: cfg.Raft.Listen, Plain: cfg.Raft.Plain,
 			NeverLead: cfg.NeverLead || cfg.Store != config.StoreRaft, DeadAfter: cfg.Raft.DeadAfter,
 			Version: version, Logger: logger,
 		})

@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	doproxyv1 "github.com/doproxy/doproxy/proto/doproxy/v1"
 )
@@ -108,6 +110,7 @@ and the inventory stays where it was.`,
 	cmd.Flags().StringVar(&req.From, "from", "", "the store that has the inventory: etcd or raft")
 	cmd.Flags().StringVar(&req.To, "to", "", "the other store")
 	cmd.Flags().BoolVar(&req.Abort, "abort", false, "give up a migration that was begun")
+	cmd.Flags().BoolVar(&req.Force, "force", false, "with --abort: though the other store does not answer, as it is lost for good")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	for _, flag := range []string{"from", "to"} {
 		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions([]string{"etcd", "raft"}, cobra.ShellCompDirectiveNoFileComp))
@@ -117,6 +120,9 @@ and the inventory stays where it was.`,
 			if f[1] != "etcd" && f[1] != "raft" {
 				return usage("store migrate: %s %q: want etcd or raft", f[0], f[1])
 			}
+		}
+		if req.GetForce() && !req.GetAbort() {
+			return usage("store migrate: --force is for --abort: leave it out")
 		}
 		if req.GetFrom() == req.GetTo() {
 			return usage("store migrate: --to %s is the store that --from names: want the other one", req.GetTo())
@@ -156,7 +162,7 @@ func (s *session) migrate(req *doproxyv1.MigrateStoreRequest, yes bool) error {
 		return res != nil
 	})
 	switch {
-	case err != nil && begun && !req.GetAbort():
+	case err != nil && begun && !req.GetAbort() && status.Code(err) != codes.FailedPrecondition: // which is a refusal
 		same := fmt.Sprintf("doproxy store migrate --from %s --to %s", from, to)
 		return withMend(s.fail(op, err), "`"+same+"` goes on where it stopped", "`"+same+" --abort` gives it up")
 	case err != nil:

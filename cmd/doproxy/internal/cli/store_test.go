@@ -217,6 +217,10 @@ func TestStoreMigrateIsInterrupted(t *testing.T) {
 	if n := len(sent[*doproxyv1.MigrateStoreRequest](b.fake)); n != 1 {
 		t.Errorf("%d requests, want 1", n)
 	}
+	b.fake.step = func(int) error { return status.Error(codes.FailedPrecondition, "etcd holds no inventory") }
+	if got := b.run(args...); strings.Contains(got.err, "goes on") {
+		t.Errorf("a refusal is told as a move that goes on: %s", got.err)
+	}
 	b.fake.step, b.fake.pause = nil, time.Hour
 	ctx, cancel := context.WithCancel(t.Context())
 	out, errs := &syncBuffer{}, &syncBuffer{}

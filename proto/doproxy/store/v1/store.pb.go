@@ -1736,8 +1736,10 @@ type JoinRequest struct {
 	Node    string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	Address string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
 	// PEM; empty where members speak without TLS.
-	Csr           []byte `protobuf:"bytes,5,opt,name=csr,proto3" json:"csr,omitempty"`
-	Id            string `protobuf:"bytes,6,opt,name=id,proto3" json:"id,omitempty"`
+	Csr []byte `protobuf:"bytes,5,opt,name=csr,proto3" json:"csr,omitempty"`
+	Id  string `protobuf:"bytes,6,opt,name=id,proto3" json:"id,omitempty"`
+	// The cluster in the node's configuration, whose inventory it expects.
+	Inventory     string `protobuf:"bytes,7,opt,name=inventory,proto3" json:"inventory,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1810,6 +1812,13 @@ func (x *JoinRequest) GetCsr() []byte {
 func (x *JoinRequest) GetId() string {
 	if x != nil {
 		return x.Id
+	}
+	return ""
+}
+
+func (x *JoinRequest) GetInventory() string {
+	if x != nil {
+		return x.Inventory
 	}
 	return ""
 }
@@ -2441,14 +2450,15 @@ const file_doproxy_store_v1_store_proto_rawDesc = "" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x16\n" +
 	"\x14RemoveMemberResponse\"\x11\n" +
 	"\x0fStepDownRequest\"\x12\n" +
-	"\x10StepDownResponse\"\x90\x01\n" +
+	"\x10StepDownResponse\"\xae\x01\n" +
 	"\vJoinRequest\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\x12\x12\n" +
 	"\x04node\x18\x03 \x01(\tR\x04node\x12\x18\n" +
 	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x10\n" +
 	"\x03csr\x18\x05 \x01(\fR\x03csr\x12\x0e\n" +
-	"\x02id\x18\x06 \x01(\tR\x02id\"@\n" +
+	"\x02id\x18\x06 \x01(\tR\x02id\x12\x1c\n" +
+	"\tinventory\x18\a \x01(\tR\tinventory\"@\n" +
 	"\fJoinResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
 	"\x02ca\x18\x02 \x01(\fR\x02ca\"k\n" +
