@@ -239,7 +239,8 @@ func (l *leading) look(ctx context.Context, s hraft.Server, x *storev1.MemberSta
 	behind := func(index uint64) int64 { return max(0, int64(l.raft.LastIndex())-int64(index)) }
 	if p, err := l.progressOf(ctx, s); err == nil && p.Id == x.Id {
 		x.Version, x.Behind = p.Version, behind(p.LastIndex)
-		x.Healthy = x.Leader || x.Behind <= maxBehind
+		hears := p.LastContactMs >= 0 && p.LastContactMs < maxSilence.Milliseconds() && p.LastTerm == l.term
+		x.Healthy = x.Leader || hears && x.Behind <= maxBehind
 	} else if v, ok := l.seen.Load(s.ID); ok { // it is silent, and lacks all that came since
 		x.Version, x.Behind = v.(seen).version, behind(v.(seen).index)
 	}
@@ -251,8 +252,12 @@ func (l *leading) look(ctx context.Context, s hraft.Server, x *storev1.MemberSta
 	}
 }
 
-// maxBehind is how many entries a healthy member may lack.
-const maxBehind = 1000
+// A healthy member has an entry of the term, lacks no more than maxBehind entries,
+// and heard of a leader within maxSilence: as autopilot has it.
+const (
+	maxBehind  = 1000
+	maxSilence = 2 * time.Second
+)
 
 // Remove takes a node's member out for good. It is refused, unless forced, where
 // those that are left would be no quorum.

@@ -26,7 +26,7 @@ type heard struct {
 
 func (p *pilot) AutopilotConfig() *autopilot.Config {
 	return &autopilot.Config{
-		CleanupDeadServers: true, LastContactThreshold: 2 * time.Second, MaxTrailingLogs: maxBehind,
+		CleanupDeadServers: true, LastContactThreshold: maxSilence, MaxTrailingLogs: maxBehind,
 		MinQuorum: minVoters, ServerStabilizationTime: p.opts.stabilize,
 	}
 }

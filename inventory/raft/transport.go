@@ -97,24 +97,24 @@ func (t *transport) follows(id hraft.ServerID) bool {
 
 // RequestPreVote implements raft.WithPreVote. It asks again for as long as an
 // election may take: who is asked refuses as long as it has not missed the leader
-// itself, and the library (raft 1.8.0, runCandidate) would ask it next after
-// another electionTimeout or two.
+// itself, or has been started anew since the last message; and the library (raft
+// 1.8.0, runCandidate) would ask it next after another electionTimeout or two.
 func (t *transport) RequestPreVote(id hraft.ServerID, address hraft.ServerAddress, args *hraft.RequestPreVoteRequest, answer *hraft.RequestPreVoteResponse) error {
 	over := time.After(electionTimeout)
 	for {
 		err := t.NetworkTransport.RequestPreVote(id, address, args, answer)
-		if err != nil || answer.Granted || answer.Term > args.Term {
-			return err
+		if err == nil && (answer.Granted || answer.Term > args.Term) {
+			return nil
 		}
 		select {
 		case <-time.After(sendAgain):
 		case <-over:
-			return nil
+			return err
 		case <-t.member.ctx.Done():
-			return nil
+			return err
 		}
 		if r := t.raft.Load(); r == nil || r.State() != hraft.Candidate || r.CurrentTerm() >= args.Term {
-			return nil
+			return err
 		}
 	}
 }
