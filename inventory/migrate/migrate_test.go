@@ -266,6 +266,13 @@ func TestTargetLost(t *testing.T) {
 	if _, err := migrate.Run(t.Context(), o); err != nil {
 		t.Errorf("another move: %v", err)
 	}
+	lost(true) // after a move that is complete, what the source has is old
+	if err := migrate.Abort(t.Context(), o); !errors.Is(err, inventory.ErrRefused) {
+		t.Errorf("a complete move is given up: %v", err)
+	}
+	if _, err := inventory.EnsureMeta(t.Context(), from, keys); !errors.Is(err, inventory.ErrMoved) {
+		t.Errorf("the source is in use again: %v", err)
+	}
 }
 
 func TestRefused(t *testing.T) {

@@ -118,6 +118,8 @@ func Abort(ctx context.Context, o Options) error {
 	}
 	there, err := m.lookAtTarget(ctx)
 	switch {
+	case err != nil && m.meta.Moved != nil && !m.meta.Moved.Pending:
+		return inventory.Refuse("the move is complete, and the inventory in %s, which does not answer: bring that back, or see docs/operations.md on a store that is lost for good", m.ToName)
 	case err != nil && m.Lost && m.meta.Moved != nil:
 		m.tell("%s does not answer: %s is put back into use without it", m.ToName, m.FromName)
 		return m.thaw(ctx, run)
