@@ -15,8 +15,6 @@ type contact struct {
 	last time.Time
 	lost chan struct{}
 	gone bool
-	// moved is closed, and replaced, when another leads.
-	moved chan struct{}
 }
 
 const lostAfter = 3 * time.Second
@@ -40,7 +38,7 @@ func (m *member) watchContact() {
 		_, leader := m.raft.LeaderWithID()
 		if leader != "" && leader != led {
 			led = leader
-			m.contact.tell()
+			m.notify()
 		}
 		c := &m.contact
 		c.mu.Lock()
@@ -58,33 +56,19 @@ func (m *member) watchContact() {
 	}
 }
 
-// tell ends what waits for the former leader.
-func (c *contact) tell() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	close(c.moved)
-	c.moved = make(chan struct{})
-}
-
-func (c *contact) change() <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.moved
-}
-
 // whileLed is ctx until another member than id leads: the one asked may hang, or be
 // cut off, and whoever leads now answers.
 func (m *member) whileLed(ctx context.Context, id hraft.ServerID) (context.Context, context.CancelFunc) {
 	ctx, end := context.WithCancel(ctx)
 	go func() {
 		for {
-			moved := m.contact.change()
+			changed := m.changes()
 			if _, now := m.raft.LeaderWithID(); now != id && now != "" {
 				end()
 				return
 			}
 			select {
-			case <-moved:
+			case <-changed:
 			case <-ctx.Done():
 				return
 			}

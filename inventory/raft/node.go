@@ -104,7 +104,7 @@ type Node struct {
 	expelled atomic.Pointer[expelled]
 
 	// changed is closed, and replaced, when the node may have gained or lost the
-	// leadership, or its membership.
+	// leadership, or its membership, or when another leads.
 	changeMu sync.Mutex
 	changed  chan struct{}
 }
@@ -313,7 +313,7 @@ type member struct {
 func (n *Node) start(id *identity) (err error) {
 	m := &member{Node: n, identity: id, machine: newMachine(), library: libraryLogger(n.logger)}
 	m.ctx, m.end = context.WithCancel(n.open)
-	m.contact.lost, m.contact.moved = make(chan struct{}), make(chan struct{})
+	m.contact.lost = make(chan struct{})
 	m.contact.last = time.Now()
 	up := false
 	defer func() {
